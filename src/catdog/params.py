@@ -1,0 +1,173 @@
+"""params.yaml as frozen, typed objects. All validation of knobs happens here."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from catdog import paths
+from catdog.errors import UserError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=0.5)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=16, le=2048)]
+Precision = Literal["auto", "float32", "mixed_bfloat16"]
+Name = Annotated[str, Field(min_length=1, pattern=r"^[\w][\w -]*$")]
+
+
+class _Section(BaseModel):
+    # Every key is required and none is guessed: what params.yaml says is what ran.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Base(_Section):
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    classes: Annotated[list[Name], Field(min_length=2, max_length=2)]
+
+    @model_validator(mode="after")
+    def _two_names(self) -> "Base":
+        if self.classes[0].lower() == self.classes[1].lower():
+            raise ValueError(f"classes should be two different names. Received: {self.classes}")
+        return self
+
+
+class Prepare(_Section):
+    source: Annotated[str, Field(min_length=1)]
+    drawings: Annotated[int, Field(ge=40, multiple_of=2)]
+    image_size: Side
+    min_side: Count
+    max_megapixels: Positive
+    val_fraction: Share
+    test_fraction: Share
+
+
+class Augment(_Section):
+    variants: Count
+    flip: Fraction
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    zoom: Below1
+    shift: Below1
+    brightness: Below1
+    contrast: Below1
+
+
+class TrainCnn(_Section):
+    filters: Annotated[list[Count], Field(min_length=1)]
+    dropout: Below1
+    image_sizes: Annotated[list[Side], Field(min_length=1)]
+    epochs: Annotated[list[Count], Field(min_length=1)]
+    patience: Count
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: NotNegative
+    label_smoothing: Below1
+    precision: Precision
+
+    @model_validator(mode="after")
+    def _one_epoch_count_per_size(self) -> "TrainCnn":
+        if len(self.epochs) != len(self.image_sizes):
+            raise ValueError(
+                f"epochs should have one entry per image_sizes. Received: {self.epochs} for {self.image_sizes}"
+            )
+        smallest = 2 ** (len(self.filters) + 1)
+        if min(self.image_sizes) < smallest:
+            raise ValueError(
+                f"image_sizes should be at least {smallest} for {len(self.filters)} filters. Received: {self.image_sizes}"
+            )
+        return self
+
+
+class TrainXception(_Section):
+    weights: Annotated[str, Field(min_length=1)]
+    image_size: Annotated[int, Field(ge=71, le=2048)]
+    variants: CountOrNone
+    hidden: CountOrNone
+    dropout: Below1
+    epochs: Count
+    patience: Count
+    batch_size: Count
+    learning_rate: Positive
+    precision: Precision
+    fine_tune_blocks: Annotated[int, Field(ge=0, le=14)]
+    fine_tune_epochs: Count
+    fine_tune_learning_rate: Positive
+
+
+class Evaluate(_Section):
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bootstrap: Annotated[int, Field(ge=100)]
+
+
+class Promote(_Section):
+    min_accuracy: Fraction
+    max_log_loss: Positive
+    max_calibration_error: Fraction
+    margin: Fraction
+    max_milliseconds: Positive
+    max_megabytes: Positive
+
+
+class Params(_Section):
+    base: Base
+    prepare: Prepare
+    augment: Augment
+    train_cnn: TrainCnn
+    train_xception: TrainXception
+    evaluate: Evaluate
+    promote: Promote
+
+    @model_validator(mode="after")
+    def _variants_exist(self) -> "Params":
+        if self.train_xception.variants > self.augment.variants:
+            raise ValueError(
+                f"train_xception.variants should be at most augment.variants ({self.augment.variants}). "
+                f"Received: {self.train_xception.variants}"
+            )
+        return self
+
+
+def load(path: Path = paths.PARAMS) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or a key is unknown, missing or out of range; names the first
+            such key, what was expected and what was received.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run from the project's root") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {_yaml_problem(error)}") from None
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    # A misspelt key is both unknown and missing; the unknown one is what a person has to put right.
+    found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in found["loc"])
+    match found["type"]:
+        case "missing":
+            return f"{key} is missing"
+        case "extra_forbidden":
+            return f"{key} is not a known key. Received: {found['input']!r}"
+        case "value_error":
+            return f"{key + ': ' if key else ''}{found['ctx']['error']}"
+        case _:
+            return f"{key} {found['msg'].removeprefix('Input ')}. Received: {found['input']!r}"
+
+
+def _yaml_problem(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}: " if mark else ""
+    return where + (getattr(error, "problem", None) or str(error))

@@ -1,0 +1,43 @@
+"""Every path of dvc.yaml, once. All are relative to the project's root, where DVC runs the stages."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+
+RAW = Path("data/raw")
+PREPARED = Path("data/prepared")
+TRAIN = PREPARED / "train.arrow"
+VAL = PREPARED / "val.arrow"
+TEST = PREPARED / "test.arrow"
+MANIFEST = PREPARED / "manifest.csv"
+AUGMENTED = Path("data/augmented")
+AUGMENTED_TRAIN = AUGMENTED / "train.arrow"
+FEATURES = Path("data/features")
+
+MODELS = {"cnn": Path("models/cnn"), "xception": Path("models/xception")}
+MODEL_FILE = "model.keras"
+RUN_FILE = "run.json"
+
+# Not DVC outputs: what a training needs to go on after a kill. DVC empties outputs before a stage runs, so it lies apart.
+CHECKPOINTS = Path("data/checkpoints")
+
+METRICS = Path("metrics")
+DATA_METRICS = METRICS / "data.json"
+EVALUATION = METRICS / "evaluation.json"
+PLOTS = Path("plots")
+AUGMENTED_SHEET = PLOTS / "augmented.png"
+REPORT = Path("reports/comparison.html")
+
+
+def train_metrics(model: str) -> Path:
+    return METRICS / f"train_{model}.json"
+
+
+def history(model: str) -> Path:
+    return PLOTS / f"history_{model}.csv"
+
+
+def root() -> Path:
+    """The project's root: the nearest folder upwards that has a dvc.yaml, else the current one."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), here)
