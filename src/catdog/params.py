@@ -78,7 +78,8 @@ class TrainCnn(_Section):
         smallest = 2 ** (len(self.filters) + 1)
         if min(self.image_sizes) < smallest:
             raise ValueError(
-                f"image_sizes should be at least {smallest} for {len(self.filters)} filters. Received: {self.image_sizes}"
+                f"image_sizes should be at least {smallest} for {len(self.filters)} filters. "
+                f"Received: {self.image_sizes}"
             )
         return self
 

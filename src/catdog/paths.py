@@ -18,7 +18,8 @@ MODELS = {"cnn": Path("models/cnn"), "xception": Path("models/xception")}
 MODEL_FILE = "model.keras"
 RUN_FILE = "run.json"
 
-# Not DVC outputs: what a training needs to go on after a kill. DVC empties outputs before a stage runs, so it lies apart.
+# Not DVC outputs: what a training needs to go on after a kill. DVC empties outputs before a stage runs, so it lies
+# apart.
 CHECKPOINTS = Path("data/checkpoints")
 
 METRICS = Path("metrics")
