@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from catdog import paths
 from catdog.errors import UserError
@@ -87,7 +87,7 @@ class TrainCnn(_Section):
 class TrainXception(_Section):
     weights: Annotated[str, Field(min_length=1)]
     image_size: Annotated[int, Field(ge=71, le=2048)]
-    variants: CountOrNone
+    augmented: StrictBool
     hidden: CountOrNone
     dropout: Below1
     epochs: Count
@@ -123,15 +123,6 @@ class Params(_Section):
     train_xception: TrainXception
     evaluate: Evaluate
     promote: Promote
-
-    @model_validator(mode="after")
-    def _variants_exist(self) -> "Params":
-        if self.train_xception.variants > self.augment.variants:
-            raise ValueError(
-                f"train_xception.variants should be at most augment.variants ({self.augment.variants}). "
-                f"Received: {self.train_xception.variants}"
-            )
-        return self
 
 
 def load(path: Path = paths.PARAMS) -> Params:

@@ -38,6 +38,10 @@ def history(model: str) -> Path:
     return PLOTS / f"history_{model}.csv"
 
 
+def checkpoint(model: str) -> Path:
+    return CHECKPOINTS / f"{model}.npz"
+
+
 def root() -> Path:
     """The project's root: the nearest folder upwards that has a dvc.yaml, else the current one."""
     here = Path.cwd()

@@ -1,0 +1,57 @@
+# `make help` lists what there is. Nothing but make and Python 3.11 to 3.13 is needed.
+# PHOTOS is what `catdog fetch` takes: a folder, zip or tar, or drawn, filtered, petimages, auto.
+
+PYTHON ?= python3
+PHOTOS ?=
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION ?= false
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help env run full test lint ui report serve lock clean
+
+help:  ## This list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
+
+env: .venv/.ready  ## The environment alone: .venv, from requirements.lock
+
+.venv/.ready: requirements.lock pyproject.toml
+	@echo "environment: making .venv from requirements.lock (a minute or two)"
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"error: Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}; name another: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: env  ## Environment, photographs (PHOTOS=...), pipeline, comparison
+	@$(if $(PHOTOS),catdog fetch "$(PHOTOS)")
+	@dvc repro
+	@catdog compare
+
+full: env  ## The same on Microsoft's 25,000 photographs (825 MB to download)
+	@$(MAKE) run PHOTOS=petimages
+
+test: env lint  ## All tests, after lint
+	@python -m pytest
+
+lint: env  ## ruff and mypy
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+ui: env  ## The MLflow UI on http://127.0.0.1:5000
+	@catdog ui
+
+report: env  ## Open reports/comparison.html
+	@python -m webbrowser -t "file://$(CURDIR)/reports/comparison.html"
+
+serve: env  ## The champion as a server on http://127.0.0.1:5001
+	@catdog serve
+
+lock: env  ## Renew requirements.lock from pyproject.toml
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra dev pyproject.toml -o requirements.lock
+
+clean:  ## Remove what the pipeline made; photographs in data/raw and mlflow.db stay
+	rm -rf data/prepared data/augmented data/features data/checkpoints models dvc_plots

@@ -1,0 +1,78 @@
+"""What a training needs to go on after it was killed: one file, replaced at the end of every epoch."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from zipfile import BadZipFile
+
+import keras
+import numpy as np
+
+
+@dataclass
+class State:
+    """Where a training stands after `epoch` epochs."""
+
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_val_loss: float = float("inf")
+    best_weights: list[np.ndarray] = field(default_factory=list)
+    stopped: bool = False
+    seconds: float = 0.0
+
+
+class Checkpoint:
+    """The checkpoint at `path` of the training with this `fingerprint` (of params and data); any other is passed over."""
+
+    def __init__(self, path: Path, *, fingerprint: str, run_id: str = "") -> None:
+        self._path, self._fingerprint, self.run_id = path, fingerprint, run_id
+        self._found = self._read()
+        if self._found:
+            self.run_id = str(self._found[0]["run_id"])
+
+    @property
+    def exists(self) -> bool:
+        return self._found is not None
+
+    def restore(self, model: keras.Model) -> State | None:
+        """Put weights, optimizer and random state back into `model`; None where there is nothing to go on from."""
+        if self._found is None:
+            return None
+        fields, arrays = self._found
+        for variable, value in zip(_variables(model), arrays["variables"], strict=True):
+            variable.assign(value)
+        return State(**fields["state"], best_weights=arrays["best"])
+
+    def save(self, model: keras.Model, state: State) -> None:
+        fields = {k: v for k, v in asdict(state).items() if k != "best_weights"}
+        text = json.dumps({"fingerprint": self._fingerprint, "run_id": self.run_id, "state": fields})
+        arrays = {f"variables_{i}": np.asarray(v) for i, v in enumerate(_variables(model))}
+        arrays |= {f"best_{i}": v for i, v in enumerate(state.best_weights)}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        part = self._path.with_suffix(".part")
+        with part.open("wb") as file:
+            np.savez(file, allow_pickle=False, fields=np.array(text), **arrays)
+        part.replace(self._path)
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+    def _read(self) -> tuple[dict, dict[str, list[np.ndarray]]] | None:
+        try:
+            with np.load(self._path, allow_pickle=False) as file:
+                fields = json.loads(str(file["fields"]))
+                if fields["fingerprint"] != self._fingerprint:
+                    return None
+                arrays = {
+                    kind: [file[f"{kind}_{i}"] for i in range(sum(n.startswith(f"{kind}_") for n in file.files))]
+                    for kind in ("variables", "best")
+                }
+        except (FileNotFoundError, BadZipFile, ValueError, KeyError, EOFError):
+            return None
+        return fields, arrays
+
+
+def _variables(model: keras.Model) -> list:
+    # `variables`, not `weights`: the state of dropout's random numbers is among them.
+    return [*model.variables, *model.optimizer.variables]

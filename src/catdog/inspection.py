@@ -1,0 +1,94 @@
+"""Every file met becomes a finding, on all cores: a photograph in its standard form, or the reason why not."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from catdog import parallel, photos, shards, sources
+
+
+@dataclass(frozen=True)
+class Settings:
+    image_size: int
+    min_side: int
+    max_megapixels: float
+
+
+@dataclass
+class Finding:
+    """One file met, and what prepare comes to say about it.
+
+    `reason` is empty where the photograph is kept. `jpeg` is the standard form on its way from a worker to the spool,
+    `spooled` its row there; `group` and `split` are settled when every file is known.
+    """
+
+    source: str
+    label: int | None
+    id: str = ""
+    width: int | None = None
+    height: int | None = None
+    format: str = ""
+    jpeg: bytes | None = None
+    reason: str = ""
+    spooled: int = -1
+    group: str = ""
+    split: str = ""
+
+
+def spool(findings: Iterable[Finding], path: Path) -> list[Finding]:
+    """Put the pixels of `findings` aside into a shard at `path`; returns the findings without them, in order."""
+    settled: list[Finding] = []
+
+    def rows() -> Iterator[shards.Row]:
+        count = 0
+        for finding in findings:
+            settled.append(finding)
+            if finding.jpeg is not None and finding.label is not None:
+                yield shards.Row(finding.id, finding.source, finding.label, finding.jpeg, finding.id)
+                finding.jpeg, finding.spooled = None, count
+                count += 1
+
+    shards.write(path, rows())
+    return settled
+
+
+def unspool(findings: list[Finding], path: Path, split: str) -> Iterator[shards.Row]:
+    """The rows of one split, by id, so that any stretch of a shard is a fair sample of both classes."""
+    spooled = shards.Shard(path)
+    for f in sorted((f for f in findings if f.split == split), key=lambda f: f.id):
+        yield shards.Row(f.id, f.source, int(f.label or 0), spooled.jpeg(f.spooled), f.group)
+
+
+def inspect(files: Iterable[sources.File], settings: Settings, *, workers: int | None = None) -> Iterator[Finding]:
+    """A finding for each of `files`, in their order, on all cores."""
+    return parallel.chunked_map(partial(inspect_file, settings=settings), files, workers=workers, rescue=_crashed)
+
+
+def inspect_file(file: sources.File, settings: Settings) -> Finding:
+    """What `file` is, whatever its bytes are."""
+    finding = Finding(source=file.source, label=file.label)
+    if file.problem:
+        finding.reason = file.problem
+        return finding
+    try:
+        data = sources.read(file)
+        finding.id = hashlib.sha256(data).hexdigest()
+        if file.label is None:
+            raise photos.Unreadable("unknown class")
+        photo = photos.standardise(
+            data,
+            image_size=settings.image_size,
+            min_side=settings.min_side,
+            max_megapixels=settings.max_megapixels,
+        )
+    except (photos.Unreadable, sources.BadMember) as error:
+        finding.reason = str(error)
+        return finding
+    finding.width, finding.height, finding.format, finding.jpeg = photo.width, photo.height, photo.format, photo.jpeg
+    return finding
+
+
+def _crashed(file: sources.File) -> Finding:
+    return Finding(source=file.source, label=file.label, reason="damaged: crashes the decoder")

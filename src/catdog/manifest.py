@@ -1,0 +1,53 @@
+"""The account of every file met: what prepare says about it, and the counts that follow."""
+
+from collections import Counter
+from itertools import product
+
+import pandas as pd
+
+from catdog import paths
+from catdog.errors import UserError
+from catdog.inspection import Finding
+from catdog.splits import SPLITS
+
+COLUMNS = ["id", "source", "label", "width", "height", "format", "split", "group", "reason"]
+
+
+def table(findings: list[Finding], *, classes: list[str]) -> pd.DataFrame:
+    """One row for every file met, by source."""
+    rows = [
+        {
+            "id": f.id,
+            "source": f.source,
+            "label": "" if f.label is None else classes[f.label],
+            "width": f.width,
+            "height": f.height,
+            "format": f.format,
+            "split": f.split,
+            "group": f.group,
+            "reason": f.reason,
+        }
+        for f in findings
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"width": "Int64", "height": "Int64"})
+
+
+def counts(manifest: pd.DataFrame, *, classes: list[str]) -> dict:
+    """How many files were met, kept by split and class, and refused for each reason.
+
+    Raises:
+        UserError: a split is left without photographs of a class, so nothing could be learnt or measured on it.
+    """
+    kept = manifest[manifest["reason"] == ""]
+    by_split = Counter(zip(kept["split"], kept["label"], strict=True))
+    categories = manifest.loc[manifest["reason"] != "", "reason"].str.split(":").str[0]
+    for split, label in product(SPLITS, classes):
+        if by_split[split, label] == 0:
+            found = ", ".join(f"{(kept['label'] == c).sum()} of {c}" for c in classes)
+            raise UserError(f"no usable photographs of {label} for {split}: {found} are usable; add more to {paths.RAW}/")
+    return {
+        "files": len(manifest),
+        "kept": len(kept),
+        "counts": {split: {c: by_split[split, c] for c in classes} for split in SPLITS},
+        "reasons": dict(sorted(Counter(categories).items())),
+    }

@@ -1,0 +1,76 @@
+"""The two networks, read off the code and off params. Both take pixels 0..255 and give the probability of the second class."""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from catdog import params
+from catdog.normalization import FusedBatchNormalization
+
+
+def cnn(p: params.TrainCnn, *, image_size: int | None = None, fused: bool = False) -> keras.Model:
+    """A plain convolutional network: a stem, then two 3x3 convolutions per entry of `filters`, pooling between.
+
+    Global average pooling makes it fit any image size of at least 2 ** (len(filters) + 1) pixels, which is what lets it
+    train small to large; `image_size` declares one. `fused` takes the faster batch normalization for training; the
+    weights are the same, in the same order.
+    """
+    normalization = FusedBatchNormalization if fused else layers.BatchNormalization
+
+    def convolution(x: Any, filters: int, *, kernel: int = 3, strides: int = 1, name: str) -> Any:
+        x = layers.Conv2D(
+            filters,
+            kernel,
+            strides=strides,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            name=f"{name}_conv",
+        )(x)
+        x = normalization(momentum=0.97, name=f"{name}_norm")(x)
+        return layers.ReLU(name=f"{name}_relu")(x)
+
+    inputs = keras.Input((image_size, image_size, 3), name="pixels")
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(inputs)
+    x = convolution(x, p.filters[0], kernel=5, strides=2, name="stem")
+    for block, filters in enumerate(p.filters[1:], start=1):
+        x = layers.MaxPooling2D(name=f"block{block}_pool")(x)
+        x = convolution(x, filters, name=f"block{block}_1")
+        x = convolution(x, filters, name=f"block{block}_2")
+    x = layers.GlobalAveragePooling2D(name="average")(x)
+    x = layers.Dropout(p.dropout, name="dropout")(x)
+    # The verdict stays in float32 under mixed precision: a sigmoid near 0 or 1 needs the digits.
+    outputs = layers.Dense(1, activation="sigmoid", dtype="float32", name="probability")(x)
+    return keras.Model(inputs, outputs, name="cnn")
+
+
+def head(p: params.TrainXception, *, features: int = 2048) -> keras.Model:
+    """What is trained on Xception's frozen features (n, `features`): dense, dropout, sigmoid."""
+    inputs = keras.Input((features,), name="features", dtype="float32")
+    x = inputs
+    if p.hidden:
+        x = layers.Dropout(p.dropout, name="features_dropout")(x)
+        x = layers.Dense(p.hidden, activation="relu", name="hidden", dtype="float32")(x)
+    x = layers.Dropout(p.dropout, name="dropout", dtype="float32")(x)
+    outputs = layers.Dense(1, activation="sigmoid", name="probability", dtype="float32")(x)
+    return keras.Model(inputs, outputs, name="head")
+
+
+def xception(base: keras.Model, head: keras.Model, *, image_size: int) -> keras.Model:
+    """`base` (Xception without top, averaged to features) under `head`: one model from pixels to probability."""
+    inputs = keras.Input((image_size, image_size, 3), name="pixels")
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(inputs)
+    # Never in training mode: its batch statistics stay ImageNet's, also while its last blocks are fine-tuned.
+    x = base(x, training=False)
+    return keras.Model(inputs, head(x), name="xception")
+
+
+def thaw(base: keras.Model, *, blocks: int) -> None:
+    """Make the last `blocks` of Xception's 14 trainable and freeze the rest; batch normalization stays frozen."""
+    first = 14 - blocks + 1
+    base.trainable = True
+    for layer in base.layers:
+        block = layer.name.split("_")[0].removeprefix("block")
+        in_last = block.isdigit() and int(block) >= first
+        layer.trainable = in_last and not isinstance(layer, layers.BatchNormalization)

@@ -1,0 +1,205 @@
+"""reports/comparison.html: everything that is said about the two models, in one file that opens anywhere."""
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from catdog import files, scoring
+from catdog.plots import COLOURS, NAMES, duration, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEMPLATE = Path(__file__).parent / "templates" / "report.html.jinja"
+
+# Key of `pictures`: section it belongs to, heading, what is to be seen. Any other key is shown among the failures.
+PICTURES = {
+    "curves": ("first", "Training", "Accuracy and loss by epoch: training photographs dashed, validation solid."),
+    "confusions": ("errors", "Confusion", "Counts, and percentages of the actual class."),
+    "roc": ("errors", "ROC", "Every possible threshold: what share of one class is found, at what false alarms."),
+    "precision_recall": ("errors", "Precision and recall", "Every possible threshold, as precision against recall."),
+    "reliability": (
+        "errors",
+        "Calibration",
+        "On the dotted line, 80 % means that 80 of 100 are; bars: 95 % intervals.",
+    ),
+    "cost": ("cost", "Accuracy against time", "Dotted: time before the first epoch is over, features included."),
+    "comparison": ("cost", "All in one picture", "The figure of the README."),
+    "augmented": ("data", "Variants", "What augmentation makes of training photographs."),
+}
+
+
+def render(
+    path: Path,
+    *,
+    evaluation: dict,
+    data: dict,
+    histories: "dict[str, pd.DataFrame]",
+    pictures: dict[str, Path],
+    params: dict,
+    lineage: dict,
+) -> None:
+    """Write the report to `path`: one HTML file without script, pictures inside, complete or not at all.
+
+    Args:
+        evaluation: metrics/evaluation.json: each model with the metrics of `scoring.score`, `intervals`,
+            and whichever of `train_seconds`, `parameters`, `file_bytes`, `milliseconds_per_photograph`, `temperature`
+            are known; `difference` as `scoring.compare` returns it.
+        data: metrics/data.json: `source`, `counts` (split, then class), `reasons`, `files`, `kept`.
+        histories: as `scoring.convergence` takes them.
+        pictures: PNG files by the keys of `PICTURES`, or any other; those that do not exist are left out.
+        params: params.yaml as plain dicts.
+        lineage: any of `commit`, `dirty`, `digests` {path: digest}, `runs` {name: {`run_id`, `link`}}, `versions`
+            {package: version}, `machine` {what: value}.
+    """
+    models = list(histories)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        models=[{"name": NAMES.get(m, m), "colour": COLOURS.get(m, "inherit")} for m in models],
+        difference=evaluation["difference"],
+        verdict=_verdict(evaluation, models),
+        price=_price(evaluation, models),
+        metrics=_metric_rows(evaluation, histories, positive=params["base"]["classes"][1]),
+        costs=_cost_rows(evaluation, histories),
+        source=_source(data),
+        drawn=data["source"].get("kind") == "drawn",
+        data=data,
+        classes=params["base"]["classes"],
+        refused=data["files"] - data["kept"],
+        pictures=_embedded(pictures),
+        lineage=lineage,
+        params=params,
+        link=_web_address,
+    )
+    files.write_text(path, page)
+
+
+def _verdict(evaluation: dict, models: list[str]) -> str:
+    difference = evaluation["difference"]
+    shares = " against ".join(
+        f"{percent(evaluation[m]['accuracy'])} ({NAMES.get(m, m)})"
+        for m in sorted(models, key=lambda m: -evaluation[m]["accuracy"])
+    )
+    tested = f"{evaluation[models[0]]['test_photographs']:,} test {difference['things']}"
+    if difference["better"] != "not distinguishable":
+        sure = "that is beyond chance"
+    else:
+        sure = "a difference that chance alone can make" if difference["accuracy"]["difference"] else "no difference"
+    return f"{shares} of {tested} right: {sure}."
+
+
+def _price(evaluation: dict, models: list[str]) -> str:
+    said = []
+    for model in models:
+        found = evaluation[model]
+        parts = [f"{duration(found['train_seconds'])} to train"] if "train_seconds" in found else []
+        if "milliseconds_per_photograph" in found:
+            parts.append(f"{_milliseconds(found['milliseconds_per_photograph'])} for each photograph")
+        if "file_bytes" in found:
+            parts.append(f"a file of {_megabytes(found['file_bytes'])}")
+        if parts:
+            said.append(f"{NAMES.get(model, model)} takes {_listed(parts)}")
+    return "; ".join(said) + "." if said else ""
+
+
+def _metric_rows(evaluation: dict, histories: dict, *, positive: str) -> list[dict]:
+    nats, area = "{:.3f}".format, "{:.4f}".format
+    shown: list[tuple[str, str, str, Callable[[float], str]]] = [
+        ("accuracy", "Accuracy", "verdicts that are right", percent),
+        ("precision", "Precision", f"of those called {positive}, how many are", percent),
+        ("recall", "Recall", f"of every {positive}, how many are called so", percent),
+        ("f1", "F1", "precision and recall in one (harmonic mean)", percent),
+        ("roc_auc", "ROC AUC", f"how often a {positive} ranks above one that is none; 1 is best", area),
+        ("log_loss", "Log loss", "punishes being surely wrong, nats; 0 is best, 0.693 is guessing", nats),
+        ("calibration_error", "Calibration error", "how far probabilities are off, on average; 0 is best", percent),
+    ]
+    rows = []
+    for key, name, meaning, write in shown:
+        cells = []
+        for model in histories:
+            low, high = evaluation[model]["intervals"][key]
+            cells.append(
+                {"value": write(evaluation[model][key]), "interval": f"{_bare(write(low))}–{_bare(write(high))}"}
+            )
+        rows.append({"name": name, "meaning": meaning, "cells": cells})
+    return rows
+
+
+def _cost_rows(evaluation: dict, histories: "dict[str, pd.DataFrame]") -> list[dict]:
+    arrived = {}
+    for model, history in histories.items():
+        seconds = evaluation[model].get("train_seconds", 0.0)
+        before = max(0.0, seconds - float(history["seconds"].sum()))
+        arrived[model] = scoring.convergence(history, seconds_before=before) | evaluation[model]
+    shown: list[tuple[str, str, str, Callable[[Any], str]]] = [
+        ("train_seconds", "Training time", "from start to saved model, features included", duration),
+        ("seconds_to_95", "Time to 95 % of its best", "until validation accuracy was that far", duration),
+        ("best_epoch", "Epochs to the best", "the epoch that was kept", "{:,}".format),
+        ("epochs", "Epochs trained", "", "{:,}".format),
+        ("parameters", "Parameters", "", "{:,}".format),
+        ("file_bytes", "File size", "of the saved model", _megabytes),
+        ("milliseconds_per_photograph", "Time per photograph", "one verdict", _milliseconds),
+        (
+            "temperature",
+            "Temperature",
+            "above 1: was too sure on validation; below: not enough",
+            "{:.2f}".format,
+        ),
+    ]
+    return [
+        {
+            "name": name,
+            "meaning": meaning,
+            "cells": [
+                {"value": write(found[key]) if key in found else "–", "interval": ""} for found in arrived.values()
+            ],
+        }
+        for key, name, meaning, write in shown
+        if any(key in found for found in arrived.values())
+    ]
+
+
+def _source(data: dict) -> dict[str, str]:
+    source = data["source"]
+    return {
+        "kind": str(source.get("kind", "unknown")),
+        "place": str(source.get("address") or source.get("path") or ""),
+        "sha256": str(source.get("sha256") or "")[:12],
+        "kept": f"{data['kept']:,}",
+    }
+
+
+def _embedded(pictures: dict[str, Path]) -> list[dict[str, str]]:
+    found = []
+    for key, path in pictures.items():
+        if path.is_file():
+            section, heading, caption = PICTURES.get(key, ("failures", key.replace("_", " ").capitalize(), ""))
+            encoded = base64.b64encode(path.read_bytes()).decode("ascii")
+            found.append({"section": section, "heading": heading, "caption": caption, "png": encoded})
+    return found
+
+
+def _web_address(text: object) -> str:
+    """`text` if it is one that a browser may follow, else nothing: `javascript:` is an address too."""
+    return str(text) if str(text).startswith(("http://", "https://")) else ""
+
+
+def _bare(text: str) -> str:
+    return text.removesuffix(" %")
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.1f} MB" if size < 1e8 else f"{size / 1e6:.0f} MB"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms"
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,233 @@
+"""Runs, metrics, figures and datasets in MLflow. Maths, images and models know nothing of it."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import mlflow
+import pandas as pd
+import requests
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+
+from catdog import lineage, paths, shards
+from catdog.errors import UserError
+
+EXPERIMENT = "catdog"
+# Figures of drawings never stand beside figures of photographs, so they have an experiment of their own.
+EXPERIMENT_OF_DRAWINGS = "catdog-drawn"
+LOCAL_UI = "http://127.0.0.1:5000"
+_SECONDS_TO_ANSWER = 10
+
+
+def uri() -> str:
+    """Where runs are tracked: MLFLOW_TRACKING_URI, else mlflow.db in the project's root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(paths.root() / 'mlflow.db').resolve()}"
+
+
+def connect() -> mlflow.MlflowClient:
+    """A client of the tracking store, after making sure that it answers.
+
+    Raises:
+        UserError: it does not. Said at once, before anything is trained.
+    """
+    address = uri()
+    mlflow.set_tracking_uri(address)
+    try:
+        if address.startswith(("http://", "https://")):
+            # MLflow itself would try for minutes.
+            requests.get(f"{address.rstrip('/')}/health", timeout=_SECONDS_TO_ANSWER)
+        client = mlflow.MlflowClient()
+        client.search_experiments(max_results=1)
+    except (requests.RequestException, MlflowException) as error:
+        raise UserError(
+            f"the MLflow server at {_without_secret(address)} does not answer ({type(error).__name__}): "
+            "start it, or unset MLFLOW_TRACKING_URI to track in mlflow.db"
+        ) from None
+    return client
+
+
+class TrainingRun:
+    """An open run of a training stage."""
+
+    def __init__(self, client: mlflow.MlflowClient, run: mlflow.entities.Run) -> None:
+        self._client = client
+        self.run_id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        logged = client.get_metric_history(self.run_id, "val_loss")
+        self._last_step = max((metric.step for metric in logged), default=0)
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Log one row of the history at step `epoch`, unless it is there already from before a kill."""
+        step = int(row["epoch"])
+        if step <= self._last_step:
+            return
+        now = int(pd.Timestamp.now().timestamp() * 1000)
+        metrics = [Metric(key, float(value), now, step) for key, value in row.items() if key != "epoch"]
+        self._client.log_batch(self.run_id, metrics=metrics)
+        self._last_step = step
+
+    def figures(self, values: dict[str, float]) -> None:
+        mlflow.log_metrics({k: float(v) for k, v in values.items()})
+
+    def tags(self, values: dict[str, str]) -> None:
+        mlflow.set_tags(values)
+
+    def artifact(self, path: Path, folder: str = "plots") -> None:
+        mlflow.log_artifact(str(path), folder)
+
+
+@contextmanager
+def training_run(
+    client: mlflow.MlflowClient,
+    name: str,
+    *,
+    knobs: dict,
+    inputs: list[Path],
+    data: dict,
+    resume: str = "",
+) -> Iterator[TrainingRun]:
+    """Open the run of a training: a new one, or the one called `resume` of a training that was killed.
+
+    Args:
+        knobs: params to log, flat.
+        inputs: shards that the training reads; their md5 becomes a tag, their photographs a dataset.
+        data: metrics/data.json, for the source.
+    """
+    os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "5")
+    parent = _parent(client)
+    experiment = parent.info.experiment_id if parent else _experiment(client, data)
+    if not _exists(client, resume):
+        tags = {**lineage.tags(inputs), **_source_tags(data), "model": name}
+        if parent:
+            tags[MLFLOW_PARENT_RUN_ID] = parent.info.run_id
+        run = client.create_run(experiment, run_name=name, tags=tags)
+        resume = run.info.run_id
+        client.log_batch(resume, params=[Param(k, str(v)) for k, v in knobs.items()])
+    # The autologger of system metrics needs the fluent API's notion of an active run.
+    with mlflow.start_run(run_id=resume, log_system_metrics=True) as run:
+        for path in inputs:
+            mlflow.log_input(_dataset(path), context=_context(path))
+        yield TrainingRun(client, run)
+
+
+@contextmanager
+def comparison_run(client: mlflow.MlflowClient, *, data: dict, inputs: list[Path], knobs: dict) -> Iterator[str]:
+    """Open the run of an evaluation and give its id."""
+    parent = _parent(client)
+    tags = {**lineage.tags(inputs), **_source_tags(data), "model": "comparison"}
+    if parent:
+        tags[MLFLOW_PARENT_RUN_ID] = parent.info.run_id
+    experiment = parent.info.experiment_id if parent else _experiment(client, data)
+    run = client.create_run(experiment, run_name="comparison", tags=tags)
+    client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in knobs.items()])
+    with mlflow.start_run(run_id=run.info.run_id):
+        yield run.info.run_id
+
+
+def attach(
+    client: mlflow.MlflowClient,
+    trained: dict,
+    values: dict[str, float],
+    *,
+    execution: str,
+    dataset: tuple[str, str],
+) -> bool:
+    """Attach test metrics to a finished training run and its logged model, without reopening it.
+
+    A value that is there already is not attached twice, so an evaluation that is repeated leaves one point.
+
+    Args:
+        trained: run.json of the training.
+        dataset: name and digest of what `values` were measured on.
+
+    Returns:
+        Whether the run is in this store; models may have been pulled from a machine that has another.
+    """
+    try:
+        run = client.get_run(trained["run_id"])
+    except MlflowException:
+        print(f"warning: run {trained['run_id']} is not in {_without_secret(uri())}: its metrics are not attached",
+              file=sys.stderr)
+        return False
+    name, digest = dataset
+    known = run.data.metrics if run.data.tags.get("test_digest") == digest else {}
+    for key, value in values.items():
+        if known.get(key) != value:
+            client.log_metric(
+                run.info.run_id, key, value, model_id=trained["model_id"], dataset_name=name, dataset_digest=digest
+            )
+    client.set_tag(run.info.run_id, "test_digest", digest)
+    client.set_tag(run.info.run_id, f"execution.{execution}", "member")
+    return True
+
+
+def side_by_side(experiment_id: str, run_ids: list[str]) -> str:
+    """The address of the UI's comparison of `run_ids`."""
+    runs, experiments = quote(json.dumps(run_ids)), quote(json.dumps([experiment_id]))
+    return f"{_ui()}/#/compare-runs?runs={runs}&experiments={experiments}"
+
+
+def link(client: mlflow.MlflowClient, run_id: str) -> str:
+    """The address of a run's page in the UI."""
+    return f"{_ui()}/#/experiments/{client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+
+
+def _ui() -> str:
+    address = uri()
+    return _without_secret(address.rstrip("/")) if address.startswith("http") else LOCAL_UI
+
+
+def note(client: mlflow.MlflowClient, run_id: str, text: str) -> None:
+    """Write the run's note, which the UI shows as Markdown."""
+    client.set_tag(run_id, MLFLOW_RUN_NOTE, text)
+
+
+def _parent(client: mlflow.MlflowClient) -> mlflow.entities.Run | None:
+    # `mlflow run` hands its own run to the stages by this variable. Left there, every stage would write into that run.
+    run_id = os.environ.pop("MLFLOW_RUN_ID", "")
+    return client.get_run(run_id) if _exists(client, run_id) else None
+
+
+def _exists(client: mlflow.MlflowClient, run_id: str) -> bool:
+    if not run_id:
+        return False
+    try:
+        return client.get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException:
+        return False
+
+
+def _experiment(client: mlflow.MlflowClient, data: dict) -> str:
+    name = EXPERIMENT_OF_DRAWINGS if data["source"]["kind"] == "drawn" else EXPERIMENT
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", name)
+    found = client.get_experiment_by_name(name)
+    if found and found.lifecycle_stage == "deleted":
+        raise UserError(f"the MLflow experiment {name} is deleted: restore it with `mlflow experiments restore`")
+    return found.experiment_id if found else client.create_experiment(name)
+
+
+def _source_tags(data: dict) -> dict[str, str]:
+    source = data["source"]
+    return {f"source.{k}": str(v) for k, v in source.items() if v is not None}
+
+
+def _dataset(path: Path) -> mlflow.data.dataset.Dataset:
+    shard = shards.Shard(path)
+    table = pd.DataFrame({"id": shard.ids, "source": shard.sources, "label": shard.labels})
+    return mlflow.data.from_pandas(table, source=str(path), name=_context(path), digest=lineage.md5(path)[:8])
+
+
+def _context(path: Path) -> str:
+    """`train`, `val` or `test`; variants are `augmented`."""
+    return path.parent.name if path.parent == paths.AUGMENTED else path.stem
+
+
+def _without_secret(address: str) -> str:
+    scheme, _, rest = address.rpartition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else address

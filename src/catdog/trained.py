@@ -1,0 +1,86 @@
+"""What a training leaves behind: the model, its run, its figures. The same for both models."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import keras
+
+from catdog import convergence, files, lineage, params, paths, serving, tracking, training
+
+
+def fingerprint(p: params.Params, stage: str, inputs: list[Path]) -> str:
+    """What a training depends on. Another fingerprint is another training, so it never goes on from a checkpoint."""
+    knobs = {name: getattr(p, name).model_dump() for name in ("base", "augment", stage)}
+    depends = [knobs, [lineage.md5(path) for path in inputs], keras.__version__]
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+
+
+def knobs(p: params.Params, stage: str) -> dict[str, object]:
+    """Params to log: the stage's own by their bare names, so that two models' line up side by side, others by section."""
+    sections = ("base", "prepare", "augment")
+    shared = {f"{name}.{key}": value for name in sections for key, value in getattr(p, name).model_dump().items()}
+    return {**getattr(p, stage).model_dump(), **shared}
+
+
+def leave(
+    name: str,
+    model: keras.Model,
+    result: training.Result,
+    run: tracking.TrainingRun,
+    *,
+    p: params.Params,
+    inputs: list[Path],
+    seconds: dict[str, float],
+    figures: dict[str, float | str],
+) -> None:
+    """Write models/NAME, metrics/train_NAME.json and plots/history_NAME.csv, and log the same to `run`.
+
+    Args:
+        seconds: wall time by part; their sum is the `seconds` of the training.
+        figures: what else is to be said of this training.
+    """
+    best = result.history.set_index("epoch").loc[result.best_epoch]
+    metrics = {
+        "seconds": sum(seconds.values()),
+        **{f"seconds_{part}": value for part, value in seconds.items()},
+        **convergence.of(result.history, seconds_before=sum(seconds.values()) - seconds["training"]),
+        "val_accuracy": float(best["val_accuracy"]),
+        "val_loss": float(best["val_loss"]),
+        "parameters": model.count_params(),
+        **figures,
+    }
+    folder = paths.MODELS[name].with_suffix(".part")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    keras_file = folder / paths.MODEL_FILE
+    model.save(keras_file)
+    metrics["file_bytes"] = keras_file.stat().st_size
+
+    history = paths.history(name)
+    files.write_text(history, result.history.to_csv(index=False))
+    files.write_json(paths.train_metrics(name), metrics)
+    run.figures({k: v for k, v in metrics.items() if isinstance(v, int | float) and k not in ("val_accuracy", "val_loss")})
+    run.tags({k: v for k, v in metrics.items() if isinstance(v, str)})
+    run.artifact(history)
+
+    info = serving.log_served_model(
+        keras_file=keras_file,
+        classes=p.base.classes,
+        image_size=p.prepare.image_size,
+        threshold=p.evaluate.threshold,
+        name=f"catdog-{name}",
+    )
+    files.write_json(
+        folder / paths.RUN_FILE,
+        {
+            "run_id": run.run_id,
+            "model_id": info.model_id,
+            "experiment_id": run.experiment_id,
+            "model_sha256": lineage.sha256(keras_file),
+            "digests": {path.as_posix(): lineage.md5(path) for path in inputs},
+        },
+    )
+    shutil.rmtree(paths.MODELS[name], ignore_errors=True)
+    folder.replace(paths.MODELS[name])

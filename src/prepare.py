@@ -1,0 +1,39 @@
+"""Photographs in data/raw -> checked, upright, deduplicated, shrunk and split shards, and an account of every file."""
+
+import tempfile
+from pathlib import Path
+
+from catdog import duplicates, files, inspection, manifest, params, paths, shards, sources, splits
+from catdog.errors import run
+from catdog.progress import track
+
+
+def main() -> None:
+    p = params.load()
+    base, prepare = p.base, p.prepare
+    sources.ensure(prepare.source, paths.RAW, classes=base.classes, drawings=prepare.drawings, seed=base.seed)
+    met = sources.list_files(paths.RAW, base.classes)
+
+    paths.PREPARED.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=paths.PREPARED, prefix=".spool-") as folder:
+        spool = Path(folder) / "spool.arrow"
+        settings = inspection.Settings(prepare.image_size, prepare.min_side, prepare.max_megapixels)
+        found = track(inspection.inspect(met, settings), total=len(met), what="checking photographs")
+        findings = inspection.spool(found, spool)
+
+        duplicates.settle(findings)
+        splits.assign(
+            findings, seed=base.seed, val_fraction=prepare.val_fraction, test_fraction=prepare.test_fraction
+        )
+        account = manifest.table(findings, classes=base.classes)
+        counts = manifest.counts(account, classes=base.classes)
+        for split in splits.SPLITS:
+            shards.write(paths.PREPARED / f"{split}.arrow", inspection.unspool(findings, spool, split))
+
+    files.write_text(paths.MANIFEST, account.to_csv(index=False))
+    files.write_json(paths.DATA_METRICS, {"source": sources.describe(paths.RAW), **counts})
+    print(f"{counts['kept']} of {counts['files']} files kept; {paths.MANIFEST} says why for each of the others")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,163 @@
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from catdog import photos, plots, scoring, shards
+
+CLASSES = ["cat", "dog"]
+
+
+def a_history(epochs=6):
+    epoch = np.arange(1, epochs + 1)
+    return pd.DataFrame(
+        {
+            "epoch": epoch,
+            "image_size": np.where(epoch <= 3, 64, 96),
+            "train_loss": 1 / epoch,
+            "train_accuracy": 1 - 0.5 / epoch,
+            "val_loss": 1.1 / epoch,
+            "val_accuracy": 1 - 0.6 / epoch,
+            "learning_rate": 0.001,
+            "seconds": 3.0,
+            "photographs_per_second": 100.0,
+        }
+    )
+
+
+def drawn_by(name, path, *, epochs=6, separation=1.0):
+    """Call the function `name` of plots on two made-up models."""
+    random = np.random.default_rng(0)
+    labels = np.tile([0, 1], 40)
+    options = {"threshold": 0.5, "confidence": 0.95, "resamples": 100, "seed": 0}
+    told, evaluation = {}, {}
+    for model in ("cnn", "xception"):
+        told[model] = 1 / (1 + np.exp(-random.normal(size=80) - separation * (2 * labels - 1)))
+        ranges = scoring.intervals(labels, told[model], **options)
+        found = scoring.score(labels, told[model], threshold=0.5)
+        evaluation[model] = found | {"intervals": ranges, "train_seconds": 60.0}
+    evaluation["difference"] = scoring.compare(labels, *told.values(), **options)
+    histories = dict.fromkeys(told, a_history(epochs))
+
+    def tables(make, **more):
+        return {model: make(labels, told[model], **more) for model in told}
+
+    match name:
+        case "curves":
+            plots.curves(histories, path)
+        case "roc":
+            plots.roc(tables(scoring.roc_table), evaluation, path)
+        case "precision_recall":
+            plots.precision_recall(tables(scoring.pr_table), evaluation, path)
+        case "confusions":
+            plots.confusions(tables(scoring.confusion_table, threshold=0.5, classes=CLASSES), path, classes=CLASSES)
+        case "reliability":
+            plots.reliability(tables(scoring.reliability_table), evaluation, path, note="Drawings")
+        case "cost":
+            plots.cost(evaluation, histories, path)
+        case "comparison":
+            plots.comparison(evaluation, histories, path, note="Drawings")
+
+
+def the_pixels(path):
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def has_colour(path, colour):
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return bool((np.abs(the_pixels(path) - wanted).max(axis=2) < 4).any())
+
+
+FIGURES = ["curves", "roc", "precision_recall", "confusions", "reliability", "cost", "comparison"]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_shows_both_models_and_has_the_same_bytes_each_time(name, tmp_path):
+    one, other = tmp_path / "folder" / "one.png", tmp_path / "other.png"
+    drawn_by(name, one)
+    drawn_by(name, other)
+    assert one.read_bytes() == other.read_bytes()
+    assert "Software" not in Image.open(one).info
+    assert Image.open(one).width >= 600
+    assert has_colour(one, plots.COLOURS["cnn"]) or name == "confusions"
+    assert has_colour(one, plots.COLOURS["xception"]) or name == "confusions"
+    assert [p.name for p in one.parent.iterdir()] == ["one.png"], "nothing half-written is left"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(("epochs", "separation"), [(1, 20.0), (2, -20.0)])
+def test_a_figure_stands_the_extremes(name, epochs, separation, tmp_path):
+    drawn_by(name, tmp_path / "x.png", epochs=epochs, separation=separation)
+    assert Image.open(tmp_path / "x.png").width >= 600
+
+
+def test_a_note_is_written_in_red(tmp_path):
+    for note in ("", "Drawings"):
+        plots.curves({"cnn": a_history()}, tmp_path / "x.png", note=note)
+        assert has_colour(tmp_path / "x.png", "#b42318") == bool(note)
+
+
+def test_contact_sheet_shows_every_image_in_its_colour_and_shape(tmp_path):
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
+    images = [np.full((20, 40, 3), colour, np.uint8) for colour in colours]
+    path = tmp_path / "sheet.png"
+    plots.contact_sheet(images, ["a", "b", "a very long name " * 5, "кот\né"], path, title="t", columns=3, cell=100)
+    sheet = the_pixels(path)
+    for colour in colours:
+        rows, columns = np.nonzero((sheet == colour).all(axis=2))
+        assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (50, 100)
+    again = tmp_path / "again.png"
+    plots.contact_sheet(images, ["a", "b", "a very long name " * 5, "кот\né"], again, title="t", columns=3, cell=100)
+    assert path.read_bytes() == again.read_bytes()
+
+
+def test_contact_sheet_of_nothing_says_so_and_of_a_wrong_number_is_refused(tmp_path):
+    plots.contact_sheet([], [], tmp_path / "none.png", title="Mistakes")
+    assert Image.open(tmp_path / "none.png").height > 50
+    with pytest.raises(ValueError, match="1 images, 0 captions"):
+        plots.contact_sheet([np.zeros((4, 4, 3), np.uint8)], [], tmp_path / "x.png", title="t")
+
+
+def test_a_long_caption_keeps_both_ends():
+    font = plots._font(14)
+    shown = plots._shortened("PetImages/Dog/a-long-name-of-a-file-1234.jpg", font, 170)
+    assert shown.startswith("PetIm")
+    assert shown.endswith("1234.jpg")
+    assert font.getlength(shown) <= 170
+    assert plots._shortened("short", font, 170) == "short"
+
+
+def test_variants_stand_beside_their_own_original(tmp_path):
+    def row(number, shade):
+        jpeg = photos.encode(np.full((30, 30, 3), shade, np.uint8))
+        return shards.Row(id=str(number), source=f"{number}.jpg", label=0, image=jpeg, group="g")
+
+    shards.write(tmp_path / "train.arrow", [row(0, 40), row(1, 200)])
+    shards.write(tmp_path / "variants.arrow", [row(0, 60), row(0, 80), row(1, 180), row(1, 160)])
+    originals, variants = shards.Shard(tmp_path / "train.arrow"), shards.Shard(tmp_path / "variants.arrow")
+    plots.variants_sheet(originals, variants, tmp_path / "x.png", shown=8)
+    line = the_pixels(tmp_path / "x.png")[100, :, 0]
+    inside = [int(line[12 + 182 * column + 85]) for column in range(6)]
+    assert inside == pytest.approx([40, 60, 80, 200, 180, 160], abs=3)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.44, "0.4 s"), (42, "42 s"), (59.99, "60 s"), (60, "1 min"), (185, "3 min 5 s"), (7800, "2 h 10 min")],
+)
+def test_duration(seconds, said):
+    assert plots.duration(seconds) == said
+
+
+def test_percent_never_says_100_of_less():
+    assert [plots.percent(x) for x in (0.5, 0.97312, 0.9996, 1)] == ["50.0 %", "97.3 %", "99.96 %", "100.0 %"]
+
+
+def test_plots_is_light_to_import():
+    heavy = {"tensorflow", "mlflow", "matplotlib", "pandas", "scipy"}
+    code = f"import sys, catdog.plots; print(*({heavy} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""

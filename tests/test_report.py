@@ -1,0 +1,191 @@
+import base64
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from catdog import report, scoring
+
+EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(1)>/Cat & Dog'
+
+
+class Page(HTMLParser):
+    """What a browser would find: tags with attributes, and the text outside style."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.words, self.open = [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    def attributes(self, name):
+        return [attrs[name] for _, attrs in self.tags if name in attrs]
+
+
+@pytest.fixture
+def content(tmp_path):
+    random = np.random.default_rng(0)
+    labels = np.tile([0, 1], 100)
+    told = {
+        m: 1 / (1 + np.exp(-random.normal(size=200) - s * (2 * labels - 1))) for m, s in (("cnn", 0.7), ("xception", 3))
+    }
+    options = {"threshold": 0.5, "confidence": 0.95, "resamples": 200, "seed": 0}
+    costs = {"parameters": 1234567, "file_bytes": 5.5e6, "milliseconds_per_photograph": 7.25, "temperature": 1.37}
+    evaluation = {
+        m: scoring.score(labels, p, threshold=0.5)
+        | {"intervals": scoring.intervals(labels, p, **options), "train_seconds": 185.0}
+        | costs
+        for m, p in told.items()
+    }
+    evaluation["difference"] = scoring.compare(labels, *told.values(), **options, names=("CNN", "Xception"))
+    history = pd.DataFrame(
+        {"epoch": [1, 2], "image_size": 64, "val_loss": [1.0, 0.5], "val_accuracy": [0.6, 0.9], "seconds": 20.0}
+    )
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "curves.png")
+    return {
+        "evaluation": evaluation,
+        "data": {
+            "source": {"kind": "folder", "path": "/photos/cats", "sha256": "ab" * 32},
+            "counts": {
+                "train": {"cat": 700, "dog": 701},
+                "val": {"cat": 99, "dog": 98},
+                "test": {"cat": 100, "dog": 100},
+            },
+            "reasons": {"damaged: truncated": 3, "exact duplicate": 4},
+            "files": 1805,
+            "kept": 1798,
+        },
+        "histories": {"cnn": history, "xception": history},
+        "pictures": {"curves": tmp_path / "curves.png", "roc": tmp_path / "missing.png"},
+        "params": {"base": {"seed": 7, "classes": ["cat", "dog"]}, "train_cnn": {"dropout": 0.2}},
+        "lineage": {
+            "commit": "0123abcd",
+            "dirty": True,
+            "digests": {"data/prepared/test.arrow": "91f2"},
+            "runs": {
+                "CNN": {"run_id": "r1", "link": "http://127.0.0.1:5000/#/run"},
+                "Xception": {"run_id": "r2", "link": "javascript:alert(1)"},
+            },
+            "versions": {"Keras": "3.15.1"},
+            "machine": {"cores": 2},
+        },
+    }
+
+
+def rendered(content, tmp_path):
+    path = tmp_path / "reports" / "comparison.html"
+    report.render(path, **content)
+    assert [p.name for p in path.parent.iterdir()] == ["comparison.html"], "nothing half-written is left"
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.open == [], "every tag is closed"
+    return page
+
+
+def test_nothing_comes_from_elsewhere(content, tmp_path):
+    page = rendered(content, tmp_path)
+    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "base"} == set()
+    assert page.attributes("srcset") == []
+    assert "@import" not in (tmp_path / "reports" / "comparison.html").read_text()
+    assert "url(" not in (tmp_path / "reports" / "comparison.html").read_text()
+    sources = page.attributes("src")
+    assert len(sources) == 1, "the missing picture is left out"
+    prefix, encoded = sources[0].split(",")
+    assert prefix == "data:image/png;base64"
+    assert base64.b64decode(encoded) == (tmp_path / "curves.png").read_bytes()
+    assert all(attrs.get("alt") for tag, attrs in page.tags if tag == "img")
+
+
+def test_the_source_comes_first_then_the_verdict(content, tmp_path):
+    text = rendered(content, tmp_path).text
+    body = text[text.index("Photographs:") :]
+    assert body.startswith("Photographs: folder · /photos/cats · sha256 abababababab · 1,798 photographs")
+    difference = content["evaluation"]["difference"]
+    assert difference["better"] == "second"
+    assert difference["headline"] in body[:250]
+    assert "of 200 test photographs right: that is beyond chance." in body
+    assert difference["words"] in body
+    assert "Drawings" not in text
+
+
+def test_figures_and_intervals_are_in_the_table(content, tmp_path):
+    text = rendered(content, tmp_path).text
+    for model in ("cnn", "xception"):
+        found = content["evaluation"][model]
+        low, high = found["intervals"]["accuracy"]
+        assert f"{100 * found['accuracy']:.1f} % {100 * low:.1f}–{100 * high:.1f}" in text
+        assert f"{found['log_loss']:.3f}" in text
+    for said in ("3 min 5 s", "1,234,567", "5.5 MB", "7.2 ms", "1.37"):
+        assert text.count(said) >= 2, said
+    assert "Time to 95 % of its best until validation accuracy was that far 3 min 5 s 3 min 5 s" in text
+
+
+def test_data_and_lineage_are_told(content, tmp_path):
+    page = rendered(content, tmp_path)
+    assert "1,805 files were met, 1,798 kept and 7 refused" in page.text
+    assert "train 700 701 1,401" in page.text
+    assert "damaged: truncated 3" in page.text
+    assert "git commit 0123abcd , with uncommitted changes" in page.text
+    assert "data/prepared/test.arrow 91f2" in page.text
+    assert "dropout 0.2" in page.text
+    assert page.attributes("href") == ["http://127.0.0.1:5000/#/run"], "javascript: is no link"
+    assert "r2" in page.text
+
+
+def test_drawings_are_announced(content, tmp_path):
+    content["data"]["source"] = {"kind": "drawn"}
+    page = rendered(content, tmp_path)
+    assert "Drawings, not photographs: drawn · 1,798 drawings" in page.text
+    assert "alert" in page.attributes("role")
+    assert "Every figure on this page is of drawings" in page.text
+
+
+def test_no_winner_is_made_of_chance(content, tmp_path):
+    labels = np.tile([0, 1], 100)
+    same = labels * 0.8 + 0.1
+    content["evaluation"]["difference"] = scoring.compare(
+        labels, same, same, threshold=0.5, confidence=0.95, resamples=100, seed=0, names=("CNN", "Xception")
+    )
+    text = rendered(content, tmp_path).text
+    assert "CNN and Xception cannot be told apart" in text
+    assert "beyond chance" not in text
+
+
+def test_hostile_names_are_only_text(content, tmp_path):
+    content["data"]["source"]["path"] = EVIL
+    content["data"]["reasons"] = {EVIL: 1}
+    content["params"]["train_cnn"]["weights"] = EVIL
+    content["lineage"]["machine"] = {EVIL: EVIL}
+    content["lineage"]["runs"]["CNN"] = {"run_id": EVIL, "link": "http://x/" + EVIL}
+    content["pictures"] = {EVIL: content["pictures"]["curves"]}
+    page = rendered(content, tmp_path)
+    assert page.text.count(EVIL) >= 5
+    assert page.attributes("onerror") == []
+    assert [tag for tag, _ in page.tags if tag == "script"] == []
+
+
+def test_a_report_of_little_is_still_a_report(content, tmp_path):
+    content["lineage"], content["pictures"] = {}, {}
+    content["data"]["reasons"] = {}
+    for model in ("cnn", "xception"):
+        for key in ("parameters", "file_bytes", "milliseconds_per_photograph", "temperature", "train_seconds"):
+            content["evaluation"][model].pop(key)
+    text = rendered(content, tmp_path).text
+    assert "Xception is better" in text
+    assert "Temperature" not in text

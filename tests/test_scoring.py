@@ -1,0 +1,282 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn import metrics as sk
+
+from catdog import scoring
+from catdog.errors import UserError
+
+METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "brier", "calibration_error")
+
+
+def predictions(*, count=400, separation=1.5, seed=0):
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 2, count)
+    labels[:2] = 0, 1
+    logits = random.normal(size=count) + separation * (2 * labels - 1)
+    return labels, 1 / (1 + np.exp(-logits))
+
+
+def intervals(labels, probabilities, **changed):
+    options = {"threshold": 0.5, "confidence": 0.95, "resamples": 500, "seed": 1} | changed
+    return scoring.intervals(labels, probabilities, **options)
+
+
+def compared(labels, first, second, **changed):
+    options = {"threshold": 0.5, "confidence": 0.95, "resamples": 1000, "seed": 1} | changed
+    return scoring.compare(labels, first, second, **options)
+
+
+@settings(deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 1), min_size=2, max_size=60).filter(lambda labels: len(set(labels)) == 2),
+    levels=st.integers(2, 50),
+    threshold=st.sampled_from([0.2, 0.5, 0.7]),
+    seed=st.integers(0, 2**16),
+)
+def test_metrics_are_those_of_scikit_learn_ties_included(labels, levels, threshold, seed):
+    labels = np.array(labels, np.int8)
+    probabilities = np.random.default_rng(seed).integers(1, levels + 1, len(labels)) / (levels + 2)
+    found = scoring.score(labels, probabilities, threshold=threshold)
+    verdict = probabilities >= threshold
+    assert found["accuracy"] == pytest.approx(sk.accuracy_score(labels, verdict))
+    assert found["precision"] == pytest.approx(sk.precision_score(labels, verdict, zero_division=0))
+    assert found["recall"] == pytest.approx(sk.recall_score(labels, verdict, zero_division=0))
+    assert found["f1"] == pytest.approx(sk.f1_score(labels, verdict, zero_division=0))
+    assert found["roc_auc"] == pytest.approx(sk.roc_auc_score(labels, probabilities))
+    assert found["log_loss"] == pytest.approx(sk.log_loss(labels, probabilities))
+    assert found["brier"] == pytest.approx(sk.brier_score_loss(labels, probabilities))
+    assert all(type(found[name]) is float for name in METRICS)
+    assert found["test_photographs"] == len(labels)
+
+
+def test_float32_probabilities_of_exactly_0_and_1_have_a_finite_loss():
+    found = scoring.score(np.array([0, 1]), np.array([1.0, 0.0], np.float32), threshold=0.5)
+    assert found["log_loss"] == pytest.approx(-np.log(1e-7))
+
+
+def test_a_model_that_is_always_wrong():
+    labels = np.tile([0, 1], 50)
+    found = scoring.score(labels, 1 - labels * 1.0, threshold=0.5)
+    zero = {name: found[name] for name in ("accuracy", "precision", "recall", "f1", "roc_auc")}
+    assert set(zero.values()) == {0.0}
+    assert found["brier"] == found["calibration_error"] == 1.0
+
+
+def test_a_constant_model():
+    labels = np.repeat([0, 1], [30, 70])
+    found = scoring.score(labels, np.full(100, 0.7), threshold=0.5)
+    assert found["accuracy"] == found["precision"] == pytest.approx(0.7)
+    assert found["recall"] == 1
+    assert found["roc_auc"] == 0.5
+    assert found["calibration_error"] == pytest.approx(0)
+    assert found["log_loss"] == pytest.approx(-0.7 * np.log(0.7) - 0.3 * np.log(0.3))
+    never = scoring.score(labels, np.full(100, 0.1), threshold=0.5)
+    assert (never["precision"], never["recall"], never["f1"]) == (0, 0, 0)
+
+
+def test_calibration_error_by_hand():
+    # Two bins: 0.05 with 1 of 4 positive (off by 0.2), 0.95 with 3 of 4 positive (off by 0.2).
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 0])
+    probabilities = np.repeat([0.05, 0.95], 4)
+    assert scoring.score(labels, probabilities, threshold=0.5)["calibration_error"] == pytest.approx(0.2)
+
+
+def test_what_a_person_can_cause_is_said():
+    with pytest.raises(UserError, match="not of both classes"):
+        scoring.score(np.ones(3), np.full(3, 0.5), threshold=0.5)
+    with pytest.raises(UserError, match=r"1 of 2 probabilities.*learning_rate"):
+        scoring.score(np.array([0, 1]), np.array([0.5, np.nan]), threshold=0.5)
+
+
+def test_intervals_of_proportions_are_wilsons():
+    labels, probabilities = predictions()
+    found = intervals(labels, probabilities)
+    right = int(np.sum((probabilities >= 0.5) == labels))
+    wilson = stats.binomtest(right, len(labels)).proportion_ci(0.95, method="wilson")
+    assert found["accuracy"] == pytest.approx([wilson.low, wilson.high])
+    assert intervals(labels, labels * 0.9 + 0.05)["accuracy"][0] < 1, "no mistake on 400 is not certainty"
+
+
+def test_intervals_of_means_agree_with_the_normal_and_with_scipys_bootstrap():
+    labels, probabilities = predictions()
+    found = intervals(labels, probabilities, resamples=4000)
+    errors = (probabilities - labels) ** 2
+    half = 1.96 * errors.std() / np.sqrt(len(errors))
+    assert found["brier"] == pytest.approx([errors.mean() - half, errors.mean() + half], rel=0.03)
+    scipys = stats.bootstrap(
+        (labels, probabilities),
+        sk.roc_auc_score,
+        paired=True,
+        vectorized=False,
+        n_resamples=400,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    assert found["roc_auc"] == pytest.approx([scipys.low, scipys.high], abs=0.006)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), separation=st.floats(0, 4), count=st.integers(20, 300))
+def test_every_figure_lies_inside_its_interval(seed, separation, count):
+    labels, probabilities = predictions(count=count, separation=separation, seed=seed)
+    found, ranges = scoring.score(labels, probabilities, threshold=0.5), intervals(labels, probabilities)
+    assert set(ranges) == set(METRICS)
+    for name, (low, high) in ranges.items():
+        assert low - 1e-9 <= found[name] <= high + 1e-9, name
+
+
+def test_intervals_follow_the_seed_and_the_confidence():
+    labels, probabilities = predictions()
+    assert intervals(labels, probabilities) == intervals(labels, probabilities)
+    assert intervals(labels, probabilities) != intervals(labels, probabilities, seed=2)
+    wide, narrow = (intervals(labels, probabilities, confidence=c) for c in (0.99, 0.8))
+    assert all(wide[name][0] < narrow[name][0] and narrow[name][1] < wide[name][1] for name in METRICS)
+
+
+def test_intervals_cover_as_often_as_they_say():
+    truth = stats.norm.cdf(np.sqrt(2))  # the AUC of two unit normals two apart
+    hits = 0
+    for seed in range(200):
+        labels, probabilities = predictions(count=200, separation=1.0, seed=seed)
+        low, high = intervals(labels, probabilities, resamples=200, confidence=0.9)["roc_auc"]
+        hits += low <= truth <= high
+    assert 0.83 <= hits / 200 <= 0.96
+
+
+def test_compare_counts_who_is_right_alone_and_tests_it_exactly():
+    labels = np.tile([0, 1], 50)
+    first, second = labels * 0.8 + 0.1, labels * 0.8 + 0.1
+    first[:9] = 1 - first[:9]  # wrong on 9, the second on another 1
+    second[20] = 1 - second[20]
+    found = compared(labels, first, second, names=("A", "B"))
+    assert (found["only_first_right"], found["only_second_right"]) == (1, 9)
+    assert (found["both_right"], found["both_wrong"]) == (90, 0)
+    assert found["p_value"] == pytest.approx(22 / 1024)
+    assert found["accuracy"]["difference"] == pytest.approx(0.08)
+    # The difference's standard error in closed form: b + c discordant pairs of n.
+    half = 1.96 * np.sqrt(0.10 - 0.08**2) / np.sqrt(100)
+    assert found["accuracy"]["interval"] == pytest.approx([0.08 - half, 0.08 + half], abs=0.012)
+    assert found["better"] == "second"
+    assert found["headline"] == "B is better by 8.0 points of accuracy"
+    assert "A alone is right on 1 and B alone on 9" in found["words"]
+
+
+def test_compare_is_antisymmetric():
+    labels, first = predictions(seed=1)
+    second = np.where(labels == 1, first**0.2, 1 - (1 - first) ** 0.2)
+    one, other = compared(labels, first, second), compared(labels, second, first)
+    assert one["better"] == "second"
+    assert other["better"] == "first"
+    assert one["accuracy"]["interval"] == pytest.approx([-end for end in other["accuracy"]["interval"][::-1]])
+    assert one["log_loss"]["difference"] == pytest.approx(-other["log_loss"]["difference"])
+    assert one["p_value"] == other["p_value"]
+
+
+def test_one_photograph_makes_no_winner():
+    labels = np.tile([0, 1], 100)
+    first, second = labels * 0.8 + 0.1, labels * 0.8 + 0.1
+    first[0] = 0.9
+    found = compared(labels, first, second, names=("CNN", "Xception"), things="drawings")
+    assert found["better"] == "not distinguishable"
+    assert found["headline"] == "CNN and Xception cannot be told apart by their accuracy"
+    assert "can be chance" in found["words"]
+    assert "photographs" not in found["words"]
+
+
+def test_a_model_compared_with_itself():
+    labels, probabilities = predictions()
+    found = compared(labels, probabilities, probabilities)
+    assert found["p_value"] == 1.0
+    assert found["accuracy"] == {"difference": 0.0, "interval": [0.0, 0.0]}
+    assert found["better"] == "not distinguishable"
+
+
+@pytest.mark.parametrize("true", [0.5, 1.0, 3.0])
+def test_temperature_finds_the_one_that_was_applied(true):
+    random = np.random.default_rng(0)
+    logits = random.normal(size=20_000) * 2
+    labels = (random.random(20_000) < 1 / (1 + np.exp(-logits))).astype(int)
+    told = scoring.apply_temperature(1 / (1 + np.exp(-logits)), 1 / true)
+    found = scoring.temperature(labels, told)
+    assert found == pytest.approx(true, rel=0.05)
+    before, after = (scoring.score(labels, p, threshold=0.5) for p in (told, scoring.apply_temperature(told, found)))
+    assert after["log_loss"] <= before["log_loss"] + 1e-4
+    assert after["accuracy"] == before["accuracy"]
+    assert after["roc_auc"] == pytest.approx(before["roc_auc"])
+    assert after["calibration_error"] < 0.02
+
+
+def test_temperature_of_a_model_without_mistakes_leaves_room_for_one():
+    labels = np.tile([0, 1], 100)
+    found = scoring.temperature(labels, labels * 0.8 + 0.1)
+    surest = scoring.apply_temperature(np.array([0.9]), found)[0]
+    assert 0.9 < surest < 0.995
+    assert scoring.temperature(labels, np.full(200, 0.5)) == 1.0
+
+
+@pytest.mark.parametrize("count", [2, 50, 20_000])
+def test_roc_table_is_the_curve(count):
+    labels, probabilities = predictions(count=count, separation=0.7)
+    table = scoring.roc_table(labels, probabilities)
+    assert list(table.columns) == ["false_positive_rate", "true_positive_rate", "threshold"]
+    assert len(table) <= 500
+    assert tuple(table.iloc[0, :2]) == (0, 0)
+    assert tuple(table.iloc[-1, :2]) == (1, 1)
+    assert np.isfinite(table.to_numpy()).all()
+    false_positive, true_positive, _ = sk.roc_curve(labels, probabilities)
+    area = np.trapezoid(table["true_positive_rate"], table["false_positive_rate"])
+    assert area == pytest.approx(sk.auc(false_positive, true_positive), abs=0.002)
+    row = table.iloc[len(table) // 2]
+    reached = probabilities >= row["threshold"]
+    assert row["true_positive_rate"] == pytest.approx(sk.recall_score(labels, reached))
+
+
+@pytest.mark.parametrize("count", [2, 50, 20_000])
+def test_pr_table_is_the_curve(count):
+    labels, probabilities = predictions(count=count, separation=0.7)
+    table = scoring.pr_table(labels, probabilities)
+    assert len(table) <= 500
+    assert tuple(table.iloc[0, :2]) == (0, 1)
+    assert table["recall"].iloc[-1] == 1
+    precision, recall, thresholds = sk.precision_recall_curve(labels, probabilities)
+    known = {(round(r, 9), round(p, 9), t) for p, r, t in zip(precision, recall, thresholds, strict=False)}
+    assert {(round(r, 9), round(p, 9), t) for r, p, t in table.iloc[1:].itertuples(index=False)} <= known
+    area = np.trapezoid(table["precision"], table["recall"])
+    assert area == pytest.approx(sk.auc(recall, precision), abs=0.005)
+
+
+def test_confusion_table_has_a_row_for_each_photograph():
+    labels, probabilities = predictions()
+    table = scoring.confusion_table(labels, probabilities, threshold=0.5, classes=["cat", "dog"])
+    counts = pd.crosstab(table["actual"], table["predicted"]).to_numpy()
+    assert counts.tolist() == sk.confusion_matrix(labels, probabilities >= 0.5).tolist()
+
+
+def test_reliability_table_adds_up_to_the_calibration_error():
+    labels, probabilities = predictions()
+    table = scoring.reliability_table(labels, probabilities)
+    gaps = (table["probability"] - table["observed"]).abs() * table["photographs"]
+    expected = scoring.score(labels, probabilities, threshold=0.5)["calibration_error"]
+    assert gaps.sum() / table["photographs"].sum() == pytest.approx(expected)
+    assert (table["low"] <= table["observed"]).all()
+    assert (table["observed"] <= table["high"]).all()
+    assert ((table["probability"] - table["middle"]).abs() <= table["width"] / 2).all()
+
+
+def test_convergence():
+    history = pd.DataFrame(
+        {
+            "epoch": [1, 2, 3, 4, 5],
+            "image_size": [64, 64, 96, 96, 96],
+            "val_loss": [0.7, 0.1, 0.5, 0.3, 0.4],  # the least is of a smaller size, which is not what is saved
+            "val_accuracy": [0.5, 0.94, 0.96, 1.0, 0.99],
+            "seconds": [1.0, 2.0, 4.0, 8.0, 16.0],
+        }
+    )
+    expected = {"epochs": 5, "best_epoch": 4, "epochs_to_95": 3, "seconds_to_95": 7.0}
+    assert scoring.convergence(history) == expected
+    assert scoring.convergence(history, seconds_before=100)["seconds_to_95"] == 107
