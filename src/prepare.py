@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from catdog import duplicates, files, inspection, manifest, params, paths, shards, sources, splits
+from catdog import duplicates, fetching, files, inspection, manifest, params, paths, shards, sources, splits
 from catdog.errors import run
 from catdog.progress import track
 
@@ -11,7 +11,7 @@ from catdog.progress import track
 def main() -> None:
     p = params.load()
     base, prepare = p.base, p.prepare
-    sources.ensure(prepare.source, paths.RAW, classes=base.classes, drawings=prepare.drawings, seed=base.seed)
+    fetching.ensure(prepare.source, paths.RAW, classes=base.classes, drawings=prepare.drawings, seed=base.seed)
     met = sources.list_files(paths.RAW, base.classes)
 
     paths.PREPARED.mkdir(parents=True, exist_ok=True)
@@ -22,9 +22,7 @@ def main() -> None:
         findings = inspection.spool(found, spool)
 
         duplicates.settle(findings)
-        splits.assign(
-            findings, seed=base.seed, val_fraction=prepare.val_fraction, test_fraction=prepare.test_fraction
-        )
+        splits.assign(findings, seed=base.seed, val_fraction=prepare.val_fraction, test_fraction=prepare.test_fraction)
         account = manifest.table(findings, classes=base.classes)
         counts = manifest.counts(account, classes=base.classes)
         for split in splits.SPLITS:

@@ -40,7 +40,7 @@ class Site:
         self.date = formatdate(int(self.etag[1:8], 16), usegmt=True)
 
     def __enter__(self) -> "Site":
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"site": self}))
+        self.server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"site": self}))
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         self.address = f"http://127.0.0.1:{self.server.server_port}/file.zip"
@@ -49,6 +49,11 @@ class Site:
     def __exit__(self, *_) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_) -> None:
+        pass  # a client that was killed
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from catdog import photos, plots, scoring, shards
+from catdog import photos, plots, scoring, shards, sheets
 
 CLASSES = ["cat", "dog"]
 
@@ -104,21 +104,21 @@ def test_contact_sheet_shows_every_image_in_its_colour_and_shape(tmp_path):
     colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
     images = [np.full((20, 40, 3), colour, np.uint8) for colour in colours]
     path = tmp_path / "sheet.png"
-    plots.contact_sheet(images, ["a", "b", "a very long name " * 5, "кот\né"], path, title="t", columns=3, cell=100)
+    sheets.contact_sheet(images, ["a", "b", "a very long name " * 5, "кот\né"], path, title="t", columns=3, cell=100)
     sheet = the_pixels(path)
     for colour in colours:
         rows, columns = np.nonzero((sheet == colour).all(axis=2))
         assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (50, 100)
     again = tmp_path / "again.png"
-    plots.contact_sheet(images, ["a", "b", "a very long name " * 5, "кот\né"], again, title="t", columns=3, cell=100)
+    sheets.contact_sheet(images, ["a", "b", "a very long name " * 5, "кот\né"], again, title="t", columns=3, cell=100)
     assert path.read_bytes() == again.read_bytes()
 
 
 def test_contact_sheet_of_nothing_says_so_and_of_a_wrong_number_is_refused(tmp_path):
-    plots.contact_sheet([], [], tmp_path / "none.png", title="Mistakes")
+    sheets.contact_sheet([], [], tmp_path / "none.png", title="Mistakes")
     assert Image.open(tmp_path / "none.png").height > 50
     with pytest.raises(ValueError, match="1 images, 0 captions"):
-        plots.contact_sheet([np.zeros((4, 4, 3), np.uint8)], [], tmp_path / "x.png", title="t")
+        sheets.contact_sheet([np.zeros((4, 4, 3), np.uint8)], [], tmp_path / "x.png", title="t")
 
 
 def test_a_long_caption_keeps_both_ends():
@@ -138,7 +138,7 @@ def test_variants_stand_beside_their_own_original(tmp_path):
     shards.write(tmp_path / "train.arrow", [row(0, 40), row(1, 200)])
     shards.write(tmp_path / "variants.arrow", [row(0, 60), row(0, 80), row(1, 180), row(1, 160)])
     originals, variants = shards.Shard(tmp_path / "train.arrow"), shards.Shard(tmp_path / "variants.arrow")
-    plots.variants_sheet(originals, variants, tmp_path / "x.png", shown=8)
+    sheets.variants_sheet(originals, variants, tmp_path / "x.png", shown=8)
     line = the_pixels(tmp_path / "x.png")[100, :, 0]
     inside = [int(line[12 + 182 * column + 85]) for column in range(6)]
     assert inside == pytest.approx([40, 60, 80, 200, 180, 160], abs=3)

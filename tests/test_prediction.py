@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -90,6 +91,24 @@ def test_files_folders_and_archives_in_the_order_given(tmp_path):
         "folder/deep/x.jpg",
     ]
     assert [row.error for row in rows] == ["", "not an image", "", "not found", ""]
+
+
+def test_a_folder_that_cannot_be_read_gets_a_row(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.jpg").write_bytes(photograph(60))
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    rows = list(prediction.predict([tmp_path], model=brightness_model()))
+    assert [(Path(row.path).name, row.error) for row in rows] == [
+        ("a.jpg", ""),
+        ("closed", "folder can't be read: Permission denied"),
+    ]
 
 
 def test_a_threshold_of_ones_own(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from catdog import scoring
+from catdog import convergence, scoring
 from catdog.errors import UserError
 
 METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "brier", "calibration_error")
@@ -129,6 +129,15 @@ def test_every_figure_lies_inside_its_interval(seed, separation, count):
         assert low - 1e-9 <= found[name] <= high + 1e-9, name
 
 
+def test_a_calibrated_model_has_its_calibration_error_inside_the_interval():
+    random = np.random.default_rng(1)
+    probabilities = random.random(300)
+    labels = (random.random(300) < probabilities).astype(int)
+    low, high = intervals(labels, probabilities)["calibration_error"]
+    # A plain percentile interval would be 0.055 to 0.114 here, beside the 0.048 that it is about.
+    assert low < scoring.score(labels, probabilities, threshold=0.5)["calibration_error"] < high
+
+
 def test_intervals_follow_the_seed_and_the_confidence():
     labels, probabilities = predictions()
     assert intervals(labels, probabilities) == intervals(labels, probabilities)
@@ -187,6 +196,17 @@ def test_one_photograph_makes_no_winner():
     assert "photographs" not in found["words"]
 
 
+def test_the_exact_test_decides():
+    labels = np.tile([0, 1], 100)
+    first, second = labels * 0.8 + 0.1, labels * 0.8 + 0.1
+    first[:5] = 1 - first[:5]
+    found = compared(labels, first, second)
+    assert found["accuracy"]["interval"][0] > 0, "the bootstrap alone would make a winner of five photographs"
+    assert found["p_value"] == pytest.approx(2 / 2**5)
+    assert found["better"] == "not distinguishable"
+    assert compared(labels, first, second, confidence=0.9)["better"] == "second"
+
+
 def test_a_model_compared_with_itself():
     labels, probabilities = predictions()
     found = compared(labels, probabilities, probabilities)
@@ -228,6 +248,8 @@ def test_roc_table_is_the_curve(count):
     assert tuple(table.iloc[-1, :2]) == (1, 1)
     assert np.isfinite(table.to_numpy()).all()
     false_positive, true_positive, _ = sk.roc_curve(labels, probabilities)
+    steps = table[["false_positive_rate", "true_positive_rate"]].diff().abs().sum(axis=1)
+    assert count < 500 or steps.max() < 0.006, "no part of the curve is left out"
     area = np.trapezoid(table["true_positive_rate"], table["false_positive_rate"])
     assert area == pytest.approx(sk.auc(false_positive, true_positive), abs=0.002)
     row = table.iloc[len(table) // 2]
@@ -278,5 +300,5 @@ def test_convergence():
         }
     )
     expected = {"epochs": 5, "best_epoch": 4, "epochs_to_95": 3, "seconds_to_95": 7.0}
-    assert scoring.convergence(history) == expected
-    assert scoring.convergence(history, seconds_before=100)["seconds_to_95"] == 107
+    assert convergence.of(history) == expected
+    assert convergence.of(history, seconds_before=100)["seconds_to_95"] == 107

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_download import Site
 
-from catdog import download, drawings, sources
+from catdog import archives, download, drawings, fetching, sources
 from catdog.errors import UserError
 
 CLASSES = ["cat", "dog"]
@@ -68,7 +68,7 @@ def tarred(path: Path, contents=FILES, mode="w", extra=()) -> Path:
 
 
 def fetch(source, raw: Path, classes=None) -> None:
-    sources.fetch(str(source), raw, classes=classes or CLASSES, drawings=40, seed=3)
+    fetching.fetch(str(source), raw, classes=classes or CLASSES, drawings=40, seed=3)
 
 
 def listed(raw: Path, classes=None) -> dict[str, int | None]:
@@ -283,7 +283,7 @@ def test_a_tar_that_ends_in_a_zip_is_a_tar(raw):
 def test_a_member_with_a_bad_checksum_or_too_large_is_refused_alone(raw, monkeypatch):
     path = zipped(raw / "x.zip", FILES | {"Cat/big.jpg": b"x" * 2000})
     path.write_bytes(path.read_bytes().replace(b"lassie", b"lasSie"))
-    monkeypatch.setattr(sources, "MAX_BYTES", 1000)
+    monkeypatch.setattr(archives, "MAX_BYTES", 1000)
     bad = {}
     for f in sources.list_files(raw, CLASSES):
         try:
@@ -574,27 +574,28 @@ def test_a_source_without_a_class_leaves_what_was_there(raw, tmp_path):
     encrypt(zipped(tmp_path / "x.zip"))
     with pytest.raises(UserError, match="encrypted"):
         fetch(tmp_path / "x.zip", raw)
-    assert {k: v for k, v in tree(raw).items() if not k.startswith(".fetch")} == before
+    assert tree(raw) == before
+    assert not (raw / ".fetch").exists()
     fetch(tmp_path / "pets", raw)
     assert len(listed(raw)) == len(FILES)
 
 
 @pytest.mark.parametrize("source", ["", "petimage", "/no/such/folder", "no.zip"])
 def test_unknown_sources_fail_at_once_and_name_the_choices(raw, source):
-    for attempt in (lambda: sources.check(source), lambda: fetch(source, raw)):
+    for attempt in (lambda: fetching.check(source), lambda: fetch(source, raw)):
         with pytest.raises(UserError, match=r"no such source.*auto, drawn, petimages, filtered, or a path"):
             attempt()
 
 
 def test_check_takes_what_fetch_takes(tmp_path):
     for source in ("auto", "drawn", "petimages", "filtered"):
-        sources.check(source)
-    sources.check(str(folder(tmp_path / "pets")))
-    sources.check(str(zipped(tmp_path / "x")))
-    sources.check(str(tarred(tmp_path / "y", mode="w:xz")))
+        fetching.check(source)
+    fetching.check(str(folder(tmp_path / "pets")))
+    fetching.check(str(zipped(tmp_path / "x")))
+    fetching.check(str(tarred(tmp_path / "y", mode="w:xz")))
     (tmp_path / "z.txt").write_text("no archive")
     with pytest.raises(UserError, match="neither a zip nor a tar"):
-        sources.check(str(tmp_path / "z.txt"))
+        fetching.check(str(tmp_path / "z.txt"))
 
 
 def test_raw_is_not_fetched_into_itself(raw, tmp_path):
@@ -613,9 +614,9 @@ def test_drawn_depends_on_number_and_seed_alone(raw, tmp_path):
     before = tree(raw)
     fetch("drawn", raw)
     assert tree(raw) == before
-    sources.fetch("drawn", tmp_path / "again", classes=["dog", "cat"], drawings=40, seed=3)  # a cat stays a cat
+    fetching.fetch("drawn", tmp_path / "again", classes=["dog", "cat"], drawings=40, seed=3)  # a cat stays a cat
     assert sources.describe(tmp_path / "again") == described
-    sources.fetch("drawn", raw, classes=CLASSES, drawings=40, seed=4)
+    fetching.fetch("drawn", raw, classes=CLASSES, drawings=40, seed=4)
     assert sources.describe(raw)["sha256"] != described["sha256"]
 
 
@@ -626,7 +627,7 @@ def test_cats_and_dogs_do_not_stand_for_other_classes(raw):
 
 
 def test_ensure_fetches_into_an_empty_folder_only(raw, tmp_path, capsys):
-    ensure = functools.partial(sources.ensure, raw=raw, classes=CLASSES, drawings=40, seed=3)
+    ensure = functools.partial(fetching.ensure, raw=raw, classes=CLASSES, drawings=40, seed=3)
     pets = folder(tmp_path / "pets")
     ensure(str(pets))
     assert len(listed(raw)) == len(FILES)
@@ -635,14 +636,56 @@ def test_ensure_fetches_into_an_empty_folder_only(raw, tmp_path, capsys):
     ensure("auto")
     assert "note" not in capsys.readouterr().err
     ensure("drawn")
-    assert f"holds {pets}, used as they are; to have drawn instead: catdog fetch drawn" in capsys.readouterr().err
+    assert f"already holds {pets}, which is used; for drawn instead: catdog fetch drawn" in capsys.readouterr().err
     assert tree(raw) == before
 
 
 def test_two_fetches_at_once_do_not_mix(raw, tmp_path):
-    with sources._alone(raw), pytest.raises(UserError, match=r"another fetch into .* is under way"):
+    with fetching._alone(raw), pytest.raises(UserError, match=r"another fetch into .* is under way"):
         fetch(folder(tmp_path / "pets"), raw)
     fetch(tmp_path / "pets", raw)
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(UserError, match=r"data: (Not a directory|File exists)"):
+        fetch(folder(tmp_path / "pets"), tmp_path / "data")
+
+
+def test_own_files_put_there_after_a_fetch_was_killed_are_safe(tmp_path):
+    raw, pets = tmp_path / "raw", folder(tmp_path / "pets")
+    while_killing = 0
+    while not (raw / ".fetch" / "source.json").exists():
+        killed_after(while_killing, pets, raw)
+        while_killing += 1
+    folder(raw, {"pets/Cat/mine.jpg": b"mine", "pets/Dog/mine.jpg": b"mine"})
+    fetching.ensure("drawn", raw, classes=CLASSES, drawings=40, seed=3)
+    assert sources.describe(raw)["kind"] == "own"
+    assert tree(raw) == {"pets/Cat/mine.jpg": b"mine", "pets/Dog/mine.jpg": b"mine"}
+
+
+def test_dvc_sees_what_changes_and_nothing_else(tmp_path, monkeypatch):
+    """Why folders are linked file by file: DVC looks through a link to a file, but not through one to a folder."""
+    monkeypatch.chdir(tmp_path)
+    raw, pets, elsewhere = Path("data/raw"), folder(Path("pets")), folder(Path("elsewhere"))
+    fetch(pets, raw)
+    (raw / "linked").symlink_to(elsewhere.resolve())
+    (tmp_path / "dvc.yaml").write_text("stages: {prepare: {cmd: 'true', deps: [data/raw]}}")
+
+    def dvc(*words: str) -> str:
+        done = subprocess.run([sys.executable, "-m", "dvc", *words], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    dvc("init", "--no-scm", "-q")
+    dvc("repro", "-q")
+    folder(elsewhere, {"Cat/3.jpg": b"unseen"})
+    assert "up to date" in dvc("status")
+    (raw / "linked").unlink()
+    fetch(pets, raw)
+    assert "up to date" in dvc("status")
+    folder(pets, {"Cat/3.jpg": b"felix"})
+    fetch(pets, raw)
+    assert "modified" in dvc("status")
 
 
 def test_a_damaged_record_is_told(raw, tmp_path):
@@ -660,7 +703,7 @@ def site(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "_PAUSE", 0.01)
     with Site(body) as site:
         for name in ("filtered", "petimages"):
-            monkeypatch.setitem(sources.PUBLIC, name, sources.Public(site.address, len(body)))
+            monkeypatch.setitem(fetching.PUBLIC, name, fetching.Public(site.address, len(body)))
         yield site
 
 
@@ -693,7 +736,7 @@ def test_the_checksum_is_pinned_once_seen_even_after_other_fetches(raw, site, tm
 
 
 def test_a_checksum_known_beforehand_is_held_to(raw, site, monkeypatch):
-    monkeypatch.setitem(sources.PUBLIC, "petimages", sources.Public(site.address, len(site.body), "0" * 64))
+    monkeypatch.setitem(fetching.PUBLIC, "petimages", fetching.Public(site.address, len(site.body), "0" * 64))
     with pytest.raises(UserError, match="no longer the file it was"):
         fetch("petimages", raw)
 
@@ -745,51 +788,52 @@ def test_auto_draws_where_filtered_cannot_be_had_and_says_so(raw, site, trouble,
 
 
 def test_auto_gives_up_on_a_silent_server(raw, monkeypatch, quick_drawings):
-    monkeypatch.setattr(sources, "AUTO_SECONDS", 0.3)
+    monkeypatch.setattr(fetching, "AUTO_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/x.zip"
-        monkeypatch.setitem(sources.PUBLIC, "filtered", sources.Public(address, 5))
+        monkeypatch.setitem(fetching.PUBLIC, "filtered", fetching.Public(address, 5))
         fetch("auto", raw)
     assert sources.describe(raw)["kind"] == "drawn"
 
 
 def test_the_public_addresses_are_what_they_are_known_to_be():
-    assert sources.PUBLIC["petimages"].size == 824_887_076
-    assert sources.PUBLIC["petimages"].address.endswith("/kagglecatsanddogs_5340.zip")
-    assert sources.PUBLIC["filtered"].address == (
+    assert fetching.PUBLIC["petimages"].size == 824_887_076
+    assert fetching.PUBLIC["petimages"].address.endswith("/kagglecatsanddogs_5340.zip")
+    assert fetching.PUBLIC["filtered"].address == (
         "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip"
     )
-    assert sources.AUTO_SECONDS <= 10
+    assert fetching.AUTO_SECONDS <= 10
 
 
 # ---- killed ----
 
-KILL = """
-import os, signal, sys
-from pathlib import Path
-from catdog import sources
-
-left = int(sys.argv[3])
-def counted(function):
-    def step(*args, **kwargs):
-        global left
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return step
-
-for name in ("mkdir", "rename", "replace", "hardlink_to", "unlink", "write_text"):
-    setattr(Path, name, counted(getattr(Path, name)))
-os.rmdir, os.unlink = counted(os.rmdir), counted(os.unlink)
-sources.fetch(sys.argv[1], Path(sys.argv[2]), classes=["cat", "dog"], drawings=40, seed=3)
-"""
-
 
 def killed_after(steps: int, source: Path, raw: Path) -> bool:
-    done = subprocess.run([sys.executable, "-c", KILL, source, raw, str(steps)], capture_output=True, text=True)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode != 0
+    """Fetch in a process that is killed before it changes anything on disk for the `steps`-th time, counting from 0."""
+    child = os.fork()
+    if child == 0:
+        left = steps
+
+        def counted(function):
+            def step(*args, **kwargs):
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*args, **kwargs)
+
+            return step
+
+        for name in ("mkdir", "rename", "replace", "hardlink_to", "unlink", "write_text"):
+            setattr(Path, name, counted(getattr(Path, name)))
+        os.rmdir, os.unlink = counted(os.rmdir), counted(os.unlink)
+        try:
+            fetch(source, raw)
+        finally:
+            os._exit(sys.exc_info()[0] is not None)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, -signal.SIGKILL)
+    return status != 0
 
 
 @pytest.mark.parametrize("first", ["zip", "folder"])
@@ -806,7 +850,7 @@ def test_killed_at_any_step_then_again_ends_the_same(tmp_path, first):
         half_done = {k for k in tree(raw) if not k.startswith(".fetch")}
         assert {k for k in half_done if k != "source.json"} in (
             set(record(raw)["contents"]),
-            set(sources._record(clean)["contents"]),
+            set(sources.read_record(clean)["contents"]),
             set(),
         ), steps
         fetch(new, raw)
@@ -823,7 +867,7 @@ def test_prepare_goes_on_with_a_killed_fetch_instead_of_starting_its_own(tmp_pat
     pets, raw = folder(tmp_path / "pets", {"Cat/1.jpg": b"tom", "Dog/1.jpg": b"rex"}), tmp_path / "raw"
     fetch(zipped(tmp_path / "x.zip"), raw)
     killed_after(steps, pets, raw)
-    sources.ensure("drawn", raw, classes=CLASSES, drawings=40, seed=3)
+    fetching.ensure("drawn", raw, classes=CLASSES, drawings=40, seed=3)
     assert sources.describe(raw)["kind"] in ("zip", "folder")
 
 
@@ -831,9 +875,9 @@ def test_killed_while_downloading_then_again(raw, site, tmp_path):
     fetch(folder(tmp_path / "pets"), raw)
     site.pause = 0.02
     code = (
-        "from pathlib import Path; from catdog import sources; import sys;"
-        f"sources.PUBLIC['filtered'] = sources.Public({site.address!r}, {len(site.body)});"
-        "sources.fetch('filtered', Path(sys.argv[1]), classes=['cat', 'dog'], drawings=40, seed=3)"
+        "from pathlib import Path; from catdog import fetching; import sys;"
+        f"fetching.PUBLIC['filtered'] = fetching.Public({site.address!r}, {len(site.body)});"
+        "fetching.fetch('filtered', Path(sys.argv[1]), classes=['cat', 'dog'], drawings=40, seed=3)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, raw])
     part = raw / ".fetch/download/file.zip.part"
@@ -854,8 +898,8 @@ def test_killed_while_downloading_then_again(raw, site, tmp_path):
 
 def test_killed_while_drawing_then_again(raw):
     code = (
-        "from pathlib import Path; from catdog import sources; import sys;"
-        "sources.fetch('drawn', Path(sys.argv[1]), classes=['cat', 'dog'], drawings=4000, seed=3)"
+        "from pathlib import Path; from catdog import fetching; import sys;"
+        "fetching.fetch('drawn', Path(sys.argv[1]), classes=['cat', 'dog'], drawings=4000, seed=3)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, raw], start_new_session=True)
     end = time.monotonic() + 30
@@ -870,9 +914,3 @@ def test_killed_while_drawing_then_again(raw):
     assert len(listed(raw)) == 40
     assert not (raw / ".fetch").exists()
     assert sources.describe(raw)["files"] == 40
-
-
-def test_drawings_are_where_they_were_written(raw):
-    written = drawings.write(raw.parent / "apart", 40, 3, CLASSES)
-    fetch("drawn", raw)
-    assert sorted(p.read_bytes() for p in written) == sorted(sources.read(f) for f in sources.list_files(raw, CLASSES))

@@ -27,16 +27,13 @@ def variants_of(row: shards.Row, policy: params.Augment, *, seed: int) -> list[s
     ]
 
 
-def vary(
-    image: np.ndarray, policy: params.Augment, rng: np.random.Generator, *, size: int | None = None
-) -> np.ndarray:
+def vary(image: np.ndarray, policy: params.Augment, rng: np.random.Generator, *, size: int | None = None) -> np.ndarray:
     """One variant of an RGB photograph, uint8 (height, width, 3); of the same size, or squashed to `size` x `size`."""
     height, width = image.shape[:2]
     out = (width, height) if size is None else (size, size)
     # What comes in from outside is a mirror image of the border: no black corners to learn from.
-    moved = cv2.warpAffine(
-        image, _motion((width, height), out, policy, rng), out, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
-    )
+    motion = _motion((width, height), out, policy, rng)
+    moved = cv2.warpAffine(image, motion, out, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return cv2.LUT(moved, _levels(policy, rng))
 
 
@@ -47,7 +44,8 @@ def _motion(
     width, height = size
     mirror = -1.0 if rng.random() < policy.flip else 1.0
     zoom = float(np.exp(rng.uniform(-1, 1) * np.log1p(policy.zoom)))
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), rng.uniform(-1, 1) * policy.rotation, zoom)
+    centre = ((width - 1) / 2, (height - 1) / 2)
+    matrix = np.asarray(cv2.getRotationMatrix2D(centre, rng.uniform(-1, 1) * policy.rotation, zoom), np.float64)
     matrix[:, 2] += rng.uniform(-1, 1, 2) * policy.shift * size
     if mirror < 0:
         matrix[:, 2] += matrix[:, 0] * (width - 1)

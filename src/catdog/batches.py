@@ -65,7 +65,15 @@ class VariedPixels(_Epoch):
     """An epoch of photographs, each varied afresh by `policy`: uint8 (batch, size, size, 3) and labels (batch, 1)."""
 
     def __init__(
-        self, pixels: Pixels, *, size: int, policy: params.Augment, variants: int, batch_size: int, seed: int, epoch: int
+        self,
+        pixels: Pixels,
+        *,
+        size: int,
+        policy: params.Augment,
+        variants: int,
+        batch_size: int,
+        seed: int,
+        epoch: int,
     ) -> None:
         super().__init__(
             rows=len(pixels.labels),

@@ -23,7 +23,7 @@ class State:
 
 
 class Checkpoint:
-    """The checkpoint at `path` of the training with this `fingerprint` (of params and data); any other is passed over."""
+    """The checkpoint at `path` of the training with this `fingerprint`; any other is passed over."""
 
     def __init__(self, path: Path, *, fingerprint: str, run_id: str = "") -> None:
         self._path, self._fingerprint, self.run_id = path, fingerprint, run_id

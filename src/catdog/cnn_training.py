@@ -4,14 +4,15 @@ from collections.abc import Callable
 
 import keras
 
-from catdog import batches, models, params, paths, precision, shards, training
+from catdog import batches, models, params, precision, shards, training
 from catdog.normalization import fused_is_available
 
 
 def network(p: params.Params, *, photographs: int) -> keras.Model:
     """The CNN, compiled for training on `photographs` an epoch.
 
-    AdamW with decoupled decay on kernels alone; the rate climbs for the first 15 % of all steps, then falls along a cosine.
+    AdamW with decoupled decay on kernels alone. The rate climbs for the first 15 % of all steps, then falls along a
+    cosine.
     """
     t = p.train_cnn
     keras.utils.set_random_seed(p.base.seed)
@@ -82,4 +83,3 @@ def finished(model: keras.Model, p: params.TrainCnn) -> keras.Model:
     plain = models.cnn(p, image_size=p.image_sizes[-1])
     plain.set_weights(model.get_weights())
     return plain
-

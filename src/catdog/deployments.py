@@ -79,6 +79,19 @@ def exclusive(client: Any) -> Iterator[None]:
         yield
 
 
+def now() -> str:
+    """The time as events tell it: UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def user() -> str:
+    """Who runs this."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return "unknown"
+
+
 def aliases(client: Any) -> dict[str, int]:
     """The aliases of `catdog` and their versions."""
     if not client.search_registered_models(f"name='{SERVED}'"):
@@ -99,19 +112,20 @@ def commit(
     version: int,
     over: int | None,
     source: str,
+    when: str,
+    who: str,
     why: str,
     figures: dict[str, float],
     experiment: str,
-    who: str | None = None,
 ) -> Event:
-    """Make `version` the champion in place of `over`, and log it.
+    """Make `version` the champion in place of `over`, and log it: what an `Event` holds, but for its number.
 
     Raises:
         UserError: the champion is no longer `over`, or somebody else deploys at this moment; nothing has changed.
     """
     run_id = _run_id(client) or _new_log(client, experiment)
     number = max((event.number for event in _events(client, run_id)), default=0) + 1
-    event = Event(number, action, version, over, source, _now(), who or _user(), why, figures)
+    event = Event(number, action, version, over, source, when, who, why, figures)
     # Claimed first, compared then: of two that claim the same number at once, each sees the other or only one is late,
     # so never do both go on.
     client.set_tag(run_id, event.key, event.line)
@@ -141,7 +155,7 @@ def repair(client: Any) -> None:
     elif champion is not None and champion != last.version:
         source = client.get_model_version(SERVED, str(champion)).source.removeprefix("models:/")
         why = "the alias was moved by other means than catdog"
-        event = Event(last.number + 1, "by hand", champion, last.version, source, _now(), "unknown", why, {})
+        event = Event(last.number + 1, "by hand", champion, last.version, source, now(), "unknown", why, {})
         client.set_tag(run_id, event.key, event.line)
         _apply(client, run_id, event)
     elif tags.get(_PUBLISHED) != last.key:
@@ -204,16 +218,5 @@ def _lock_file(address: str) -> Path:
     return Path(tempfile.gettempdir()) / name
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
-        return "unknown"
-
-
 def _say(text: str) -> None:
-    Console(stderr=True).print(f"notice: {text}", highlight=False)
+    Console(stderr=True).print(f"notice: {text}", highlight=False, soft_wrap=True)

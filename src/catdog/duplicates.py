@@ -6,7 +6,7 @@ from catdog.inspection import Finding
 
 
 def settle(findings: list[Finding]) -> None:
-    """Give every photograph kept its group, and a reason to every finding that is a copy: byte-identical copies count once, by the first source in order.
+    """Give every photograph kept its group, and every copy a reason: of identical ones the first by source counts.
 
     A photograph filed under both classes is right at most once and nobody knows where, so all its copies are refused.
     """

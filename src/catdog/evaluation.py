@@ -4,6 +4,7 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,7 +44,7 @@ def figures(p: params.Params, answers: Answers) -> dict:
     """metrics/evaluation.json: each model's metrics with intervals and cost, and the difference between the two."""
     e, seed = p.evaluate, p.base.seed
     drawn = files.read_json(paths.DATA_METRICS)["source"]["kind"] == "drawn"
-    sampled = {"threshold": e.threshold, "confidence": e.confidence, "resamples": e.bootstrap, "seed": seed}
+    sampled: Any = {"threshold": e.threshold, "confidence": e.confidence, "resamples": e.bootstrap, "seed": seed}
     found: dict = {}
     for name in NAMES:
         trained = files.read_json(paths.train_metrics(name))
@@ -56,9 +57,10 @@ def figures(p: params.Params, answers: Answers) -> dict:
         }
     found["difference"] = scoring.compare(
         answers.labels,
-        *(answers.probabilities[name] for name in NAMES),
+        answers.probabilities["cnn"],
+        answers.probabilities["xception"],
         **sampled,
-        names=tuple(plots.NAMES[name] for name in NAMES),
+        names=(plots.NAMES["cnn"], plots.NAMES["xception"]),
         things="drawings" if drawn else "photographs",
     )
     return found

@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write beside and rename, so that whoever reads `path` finds the old text or the new."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write beside and rename, so that whoever reads `path` finds the old data or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(text, newline="\n")
+    part.write_bytes(data)
     part.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -17,4 +21,4 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def read_json(path: Path) -> dict:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))

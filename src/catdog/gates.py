@@ -1,4 +1,4 @@
-"""The gates of a promotion: may this model take the champion's place? Decided from figures alone; no store, no files."""
+"""The gates of a promotion: may this model take the champion's place? Decided from figures alone, without a store."""
 
 import math
 from dataclasses import dataclass

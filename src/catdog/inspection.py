@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from catdog import parallel, photos, shards, sources
+from catdog import archives, parallel, photos, shards
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,19 @@ def unspool(findings: list[Finding], path: Path, split: str) -> Iterator[shards.
         yield shards.Row(f.id, f.source, int(f.label or 0), spooled.jpeg(f.spooled), f.group)
 
 
-def inspect(files: Iterable[sources.File], settings: Settings, *, workers: int | None = None) -> Iterator[Finding]:
+def inspect(files: Iterable[archives.File], settings: Settings, *, workers: int | None = None) -> Iterator[Finding]:
     """A finding for each of `files`, in their order, on all cores."""
     return parallel.chunked_map(partial(inspect_file, settings=settings), files, workers=workers, rescue=_crashed)
 
 
-def inspect_file(file: sources.File, settings: Settings) -> Finding:
+def inspect_file(file: archives.File, settings: Settings) -> Finding:
     """What `file` is, whatever its bytes are."""
     finding = Finding(source=file.source, label=file.label)
     if file.problem:
         finding.reason = file.problem
         return finding
     try:
-        data = sources.read(file)
+        data = archives.read(file)
         finding.id = hashlib.sha256(data).hexdigest()
         if file.label is None:
             raise photos.Unreadable("unknown class")
@@ -83,12 +83,12 @@ def inspect_file(file: sources.File, settings: Settings) -> Finding:
             min_side=settings.min_side,
             max_megapixels=settings.max_megapixels,
         )
-    except (photos.Unreadable, sources.BadMember) as error:
+    except (photos.Unreadable, archives.BadMember) as error:
         finding.reason = str(error)
         return finding
     finding.width, finding.height, finding.format, finding.jpeg = photo.width, photo.height, photo.format, photo.jpeg
     return finding
 
 
-def _crashed(file: sources.File) -> Finding:
+def _crashed(file: archives.File) -> Finding:
     return Finding(source=file.source, label=file.label, reason="damaged: crashes the decoder")

@@ -32,7 +32,7 @@ def tags(inputs: list[Path]) -> dict[str, str]:
 
 
 def git() -> dict[str, str]:
-    """`git.commit`, and `git.dirty` where the code or its knobs differ from it; results that stages write do not count."""
+    """`git.commit`, and `git.dirty`: whether code or knobs differ from it. Results that stages write do not count."""
     commit = _git("rev-parse", "HEAD")
     return {"git.commit": commit, "git.dirty": str(bool(_git("status", "--porcelain", "--", *_CODE)))} if commit else {}
 

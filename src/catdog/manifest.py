@@ -44,7 +44,7 @@ def counts(manifest: pd.DataFrame, *, classes: list[str]) -> dict:
     for split, label in product(SPLITS, classes):
         if by_split[split, label] == 0:
             found = ", ".join(f"{(kept['label'] == c).sum()} of {c}" for c in classes)
-            raise UserError(f"no usable photographs of {label} for {split}: {found} are usable; add more to {paths.RAW}/")
+            raise UserError(f"no usable photographs of {label} for {split} (usable: {found}): add more to {paths.RAW}/")
     return {
         "files": len(manifest),
         "kept": len(kept),

@@ -1,4 +1,4 @@
-"""The two networks, read off the code and off params. Both take pixels 0..255 and give the probability of the second class."""
+"""The two networks, read off the code and off params: pixels 0..255 to the probability of the second class."""
 
 from typing import Any
 

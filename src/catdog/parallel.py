@@ -31,8 +31,8 @@ def chunked_map(
 ) -> Iterator[Result]:
     """`function(item)` for each of `items`, in their order whatever the number of `workers` (default: one per core).
 
-    `function` and `items` are pickled to worker processes. Only a few chunks are under way at a time, so memory does not
-    grow with the number of items. An item that kills its worker gets `rescue(item)` instead; the others are not lost.
+    `function` and `items` are pickled to worker processes. Only a few chunks are under way at a time, so memory does
+    not grow with the number of items. An item that kills its worker gets `rescue(item)` instead; no other is lost.
 
     Raises:
         BrokenProcessPool: a worker died and there is no `rescue`.

@@ -1,7 +1,7 @@
 """Decode, check, turn upright and resize one photograph. Training, evaluation, prediction and serving all come through
 here, so they see the same pixels: there is no second decoder.
 
-OpenCV decodes ordinary JPEGs, shrinking while it decodes; Pillow reads every header, and decodes whatever else there is.
+OpenCV decodes ordinary JPEGs, shrinking while it decodes; Pillow reads every header, and decodes the rest.
 """
 
 import io
@@ -23,7 +23,7 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph in its standard form, with the width, height (upright, pixels) and format of the file it came from."""
+    """A photograph in its standard form; width, height (upright, pixels) and format are those of its file."""
 
     jpeg: bytes
     width: int

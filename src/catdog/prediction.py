@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from catdog import gates, parallel, photos, shards, sources
+from catdog import archives, gates, parallel, photos, shards
 from catdog.classifier import BATCH, Classifier
 from catdog.errors import UserError
 from catdog.progress import track
@@ -43,10 +43,10 @@ def predict(paths: Iterable[Path], *, model: Classifier, threshold: float | None
     """
     files = [file for path in paths for file in _files(path)]
 
-    def decode(file: sources.File) -> np.ndarray | str:
+    def decode(file: archives.File) -> np.ndarray | str:
         try:
-            return model.pixels(sources.read(file))
-        except (sources.BadMember, photos.Unreadable) as error:
+            return model.pixels(archives.read(file))
+        except (archives.BadMember, photos.Unreadable) as error:
             return str(error)
 
     def rows() -> Iterator[Row]:
@@ -97,16 +97,17 @@ def save(rows: Iterable[Row], out: Path) -> None:
     part = out.with_name(out.name + ".part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix == ".csv":
-            with part.open("w", encoding="utf-8", newline="") as file:
-                write(rows, file)
-        else:
-            _write_parquet(rows, part)
-        part.replace(out)
+        try:
+            if out.suffix == ".csv":
+                with part.open("w", encoding="utf-8", newline="") as file:
+                    write(rows, file)
+            else:
+                _write_parquet(rows, part)
+            part.replace(out)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{out} can't be written: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _write_parquet(rows: Iterable[Row], path: Path) -> None:
@@ -134,30 +135,32 @@ def _ahead(
         yield [future.result() for future in pending.popleft()]
 
 
-def _files(path: Path) -> Iterator[sources.File]:
+def _files(path: Path) -> Iterator[archives.File]:
     if not path.is_dir():
-        yield from _file(path, archive=_is_archive(path.name))
+        yield from _file(path)
         return
-    for folder, folders, names in os.walk(path, onerror=None):
+    refused: list[OSError] = []
+    for folder, folders, names in os.walk(path, onerror=refused.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in names if not name.startswith(".")):
-            yield from _file(Path(folder) / name, archive=_is_archive(name))
+            yield from _file(Path(folder) / name)
+    for error in refused:
+        yield _plain(Path(error.filename), f"folder can't be read: {error.strerror}")
 
 
-def _file(path: Path, *, archive: bool) -> Iterator[sources.File]:
-    name = sources._printable(str(path))
+def _file(path: Path) -> Iterator[archives.File]:
     if not path.exists():
-        yield sources.File(name, None, None, str(path), problem="not found")
+        yield _plain(path, "not found")
     elif not path.is_file():
-        yield sources.File(name, None, None, str(path), problem="not a file")
-    elif archive:
+        yield _plain(path, "not a file")
+    elif archives.ARCHIVE.search(path.name):
         try:
-            yield from sources._members(path, name)
+            yield from archives.members(path, archives.printable(str(path)))
         except UserError as error:
-            yield sources.File(name, None, None, str(path), problem=str(error))
+            yield _plain(path, str(error))
     else:
-        yield sources.File(name, None, None, str(path))
+        yield _plain(path)
 
 
-def _is_archive(name: str) -> bool:
-    return bool(sources._ARCHIVE.search(name))
+def _plain(path: Path, problem: str = "") -> archives.File:
+    return archives.File(archives.printable(str(path)), None, None, str(path), problem=problem)

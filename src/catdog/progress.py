@@ -40,7 +40,7 @@ def _lines(items: Iterable[T], *, total: int, what: str, console: Console) -> It
         now = time.monotonic()
         if now - said > _SECONDS_BETWEEN_LINES or count == total:
             said = now
-            console.print(f"{what}: {count:,} of {total:,}, {now - started:.0f} s", highlight=False)
+            console.print(f"{what}: {count:,} of {total:,}, {now - started:.0f} s", highlight=False, soft_wrap=True)
 
 
 class EpochBar:
@@ -71,4 +71,5 @@ class EpochBar:
             f"{self._what}: train {row['train_accuracy']:.1%}, val {row['val_accuracy']:.1%}, "
             f"val_loss {row['val_loss']:.4f}, {row['seconds']:.1f} s",
             highlight=False,
+            soft_wrap=True,
         )

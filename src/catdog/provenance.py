@@ -16,7 +16,7 @@ _COMMITS = 500  # how far back a recorded dvc.lock is looked for
 class Link(NamedTuple):
     """One link of the chain from a served model to its photographs."""
 
-    link: str
+    name: str
     value: str
     ok: bool
     note: str = ""

@@ -53,7 +53,14 @@ def publish(
 
 
 def _register(
-    client: mlflow.MlflowClient, name: str, trained: dict, found: dict, *, data: dict, test: shards.Shard, comparison: str
+    client: mlflow.MlflowClient,
+    name: str,
+    trained: dict,
+    found: dict,
+    *,
+    data: dict,
+    test: shards.Shard,
+    comparison: str,
 ) -> None:
     tags = {
         "test_digest": test.digest,
@@ -92,8 +99,11 @@ def _flat(found: dict) -> dict[str, float]:
     for name in evaluation.NAMES:
         for key, (low, high) in found[name]["intervals"].items():
             figures |= {f"{name}.{key}.low": low, f"{name}.{key}.high": high}
-    return {**figures, "difference.accuracy": found["difference"]["accuracy"]["difference"],
-            "difference.p_value": found["difference"]["p_value"]}
+    return {
+        **figures,
+        "difference.accuracy": found["difference"]["accuracy"]["difference"],
+        "difference.p_value": found["difference"]["p_value"],
+    }
 
 
 def _log_table(predictions: pd.DataFrame) -> None:

@@ -160,8 +160,9 @@ def rollback(
             version=target,
             over=aliases.get(CHAMPION),
             source=_source(version),
+            when=deployments.now(),
+            who=who or deployments.user(),
             why=why,
-            who=who,
             figures=_figures(version),
             experiment=experiment,
         )
@@ -355,7 +356,14 @@ def _deploy(
 ) -> Event:
     # Until the log has the event, an interruption leaves a version of `catdog` that no alias and no event names.
     copy = client.copy_model_version(_uri(version), SERVED)
-    said = {"deployed.from": _name(version), "deployed.over": f"{SERVED}/{over}" if over else "nothing"}
+    when, who = deployments.now(), who or deployments.user()
+    said = {
+        "deployed.from": _name(version),
+        "deployed.over": f"{SERVED}/{over}" if over else "nothing",
+        "deployed.when": when,
+        "deployed.by": who,
+        "deployed.why": why,
+    }
     for key, value in said.items():
         client.set_model_version_tag(SERVED, copy.version, key, value)
     event = deployments.commit(
@@ -364,8 +372,9 @@ def _deploy(
         version=int(copy.version),
         over=over,
         source=_name(version),
-        why=why,
+        when=when,
         who=who,
+        why=why,
         figures=_figures(version),
         experiment=experiment,
     )
@@ -424,11 +433,22 @@ def _version(client: MlflowClient, name: str, version: str) -> ModelVersion:
         ) from None
 
 
-def _version_note(client: MlflowClient, version: ModelVersion) -> str:
-    aliases = [
-        a for a, v in client.get_registered_model(version.name).aliases.items() if str(v) == str(version.version)
-    ]
-    return ", ".join(sorted(aliases))
+def _of_logged_model(client: MlflowClient, model_id: str) -> ModelVersion | str:
+    source = f"models:/{model_id}"
+    for name in NAMES.values():
+        for version in _versions(client, name):
+            if version.source == source:
+                return version
+    try:
+        return client.get_logged_model(model_id).source_run_id or ""
+    except MlflowException:
+        raise UserError(f"there is no logged model {model_id} in this store") from None
+
+
+def _aliases(client: MlflowClient, version: ModelVersion) -> list[str]:
+    # Asked of the registered model: a version found by search has none (MLflow #16734).
+    of_all = client.get_registered_model(version.name).aliases
+    return sorted(alias for alias, number in of_all.items() if str(number) == str(version.version))
 
 
 def _name(version: ModelVersion) -> str:

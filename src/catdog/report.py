@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from catdog import files, scoring
+from catdog import convergence, files
 from catdog.plots import COLOURS, NAMES, duration, percent
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def render(
             and whichever of `train_seconds`, `parameters`, `file_bytes`, `milliseconds_per_photograph`, `temperature`
             are known; `difference` as `scoring.compare` returns it.
         data: metrics/data.json: `source`, `counts` (split, then class), `reasons`, `files`, `kept`.
-        histories: as `scoring.convergence` takes them.
+        histories: as `convergence.of` takes them.
         pictures: PNG files by the keys of `PICTURES`, or any other; those that do not exist are left out.
         params: params.yaml as plain dicts.
         lineage: any of `commit`, `dirty`, `digests` {path: digest}, `runs` {name: {`run_id`, `link`}}, `versions`
@@ -135,7 +135,7 @@ def _cost_rows(evaluation: dict, histories: "dict[str, pd.DataFrame]") -> list[d
     for model, history in histories.items():
         seconds = evaluation[model].get("train_seconds", 0.0)
         before = max(0.0, seconds - float(history["seconds"].sum()))
-        arrived[model] = scoring.convergence(history, seconds_before=before) | evaluation[model]
+        arrived[model] = convergence.of(history, seconds_before=before) | evaluation[model]
     shown: list[tuple[str, str, str, Callable[[Any], str]]] = [
         ("train_seconds", "Training time", "from start to saved model, features included", duration),
         ("seconds_to_95", "Time to 95 % of its best", "until validation accuracy was that far", duration),

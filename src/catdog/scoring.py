@@ -88,9 +88,9 @@ def compare(
     Returns:
         `accuracy` and `log_loss`: {`difference` (second - first), `interval` (paired percentile bootstrap)};
         `both_right`, `only_first_right`, `only_second_right`, `both_wrong`: photographs; `p_value`: exact McNemar
-        test (two-sided binomial) on those that only one gets right; `better`: "first", "second" or
-        "not distinguishable". One is better only if p < 1 - confidence and the interval of the difference in accuracy
-        excludes 0; `headline` and `words` say so in words; `confidence`, `names`, `things` as given.
+        test (two-sided binomial) on those that only one gets right; `better`: "first", "second" or, unless
+        p < 1 - confidence, "not distinguishable"; `headline` and `words` say so in words; `confidence`, `names`,
+        `things` as given.
     """
     labels, first = _checked(labels, first)
     labels, second = _checked(labels, second)
@@ -108,7 +108,7 @@ def compare(
     accuracy, log_loss = (
         {"difference": float(gained[i].mean()), "interval": [float(low[i]), float(high[i])]} for i in (0, 1)
     )
-    certain = p_value < 1 - confidence and not low[0] <= 0 <= high[0]
+    certain = p_value < 1 - confidence
     found = {
         "names": list(names),
         "things": things,
@@ -203,28 +203,6 @@ def reliability_table(labels: np.ndarray, probabilities: np.ndarray, *, confiden
         low, high = _wilson(ones, count, confidence)
         rows.append((probabilities[inside].mean(), ones / count, low, high, count, (each + 0.5) / BINS, 1 / BINS))
     return pd.DataFrame(rows, columns=["probability", "observed", "low", "high", "photographs", "middle", "width"])
-
-
-def convergence(history: pd.DataFrame, *, seconds_before: float = 0.0) -> dict[str, float]:
-    """How fast a training arrived.
-
-    Args:
-        history: columns epoch, image_size, val_loss, val_accuracy, seconds (of that epoch); rows in order.
-        seconds_before: spent before the first epoch, on features for instance.
-
-    Returns:
-        `epochs` (trained), `best_epoch` (the least val_loss at the last image size), `epochs_to_95` and `seconds_to_95`
-        (the first epoch whose val_accuracy reaches 95 % of the best val_accuracy, and the time until its end).
-    """
-    last = history[history["image_size"] == history["image_size"].iloc[-1]]
-    reached = history["val_accuracy"].to_numpy() >= 0.95 * history["val_accuracy"].max()
-    first = int(np.argmax(reached))
-    return {
-        "epochs": len(history),
-        "best_epoch": int(last["epoch"].iloc[int(np.argmin(last["val_loss"].fillna(np.inf)))]),
-        "epochs_to_95": first + 1,
-        "seconds_to_95": float(seconds_before + history["seconds"].iloc[: first + 1].sum()),
-    }
 
 
 def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -333,13 +311,10 @@ def _counts_by_threshold(labels: np.ndarray, probabilities: np.ndarray) -> tuple
 
 
 def _thinned(curve: pd.DataFrame) -> pd.DataFrame:
-    # At even steps along the curve, not along its rows: a steep part is as well kept as a flat one.
+    # A row is a photograph or a few of one probability, so even steps over rows are even along the curve too.
     if len(curve) <= ROWS:
         return curve
-    steps = curve.iloc[:, :2].diff().abs().sum(axis=1).to_numpy()
-    along = np.cumsum(steps)
-    kept = np.searchsorted(along, np.linspace(0, along[-1], ROWS - 1)).clip(0, len(curve) - 1)
-    return curve.iloc[np.unique(np.append(kept, len(curve) - 1))].reset_index(drop=True)
+    return curve.iloc[np.linspace(0, len(curve) - 1, ROWS).round().astype(int)].reset_index(drop=True)
 
 
 def _headline(found: dict) -> str:

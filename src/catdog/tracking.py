@@ -1,8 +1,10 @@
 """Runs, metrics, figures and datasets in MLflow. Maths, images and models know nothing of it."""
 
 import json
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from urllib.parse import quote
 import mlflow
 import pandas as pd
 import requests
+from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
@@ -36,6 +39,9 @@ def connect() -> mlflow.MlflowClient:
     Raises:
         UserError: it does not. Said at once, before anything is trained.
     """
+    os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "5")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     address = uri()
     mlflow.set_tracking_uri(address)
     try:
@@ -99,7 +105,6 @@ def training_run(
         inputs: shards that the training reads; their md5 becomes a tag, their photographs a dataset.
         data: metrics/data.json, for the source.
     """
-    os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "5")
     parent = _parent(client)
     experiment = parent.info.experiment_id if parent else _experiment(client, data)
     if not _exists(client, resume):
@@ -152,8 +157,10 @@ def attach(
     try:
         run = client.get_run(trained["run_id"])
     except MlflowException:
-        print(f"warning: run {trained['run_id']} is not in {_without_secret(uri())}: its metrics are not attached",
-              file=sys.stderr)
+        print(
+            f"warning: run {trained['run_id']} is not in {_without_secret(uri())}: its metrics are not attached",
+            file=sys.stderr,
+        )
         return False
     name, digest = dataset
     known = run.data.metrics if run.data.tags.get("test_digest") == digest else {}
@@ -219,8 +226,12 @@ def _source_tags(data: dict) -> dict[str, str]:
 
 def _dataset(path: Path) -> mlflow.data.dataset.Dataset:
     shard = shards.Shard(path)
-    table = pd.DataFrame({"id": shard.ids, "source": shard.sources, "label": shard.labels})
-    return mlflow.data.from_pandas(table, source=str(path), name=_context(path), digest=lineage.md5(path)[:8])
+    # Labels as text: MLflow would warn of integers that can't be missing.
+    table = pd.DataFrame({"id": shard.ids, "source": shard.sources, "label": shard.labels.astype(str)})
+    with warnings.catch_warnings():
+        # A path can be read as a source in two ways, it says, and they are the same.
+        warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted in multiple ways")
+        return from_pandas(table, source=str(path), name=_context(path), digest=lineage.md5(path)[:8])
 
 
 def _context(path: Path) -> str:

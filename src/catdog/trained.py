@@ -18,7 +18,7 @@ def fingerprint(p: params.Params, stage: str, inputs: list[Path]) -> str:
 
 
 def knobs(p: params.Params, stage: str) -> dict[str, object]:
-    """Params to log: the stage's own by their bare names, so that two models' line up side by side, others by section."""
+    """Params to log: the stage's own by bare name, so that two models' line up side by side, others by section."""
     sections = ("base", "prepare", "augment")
     shared = {f"{name}.{key}": value for name in sections for key, value in getattr(p, name).model_dump().items()}
     return {**getattr(p, stage).model_dump(), **shared}
@@ -41,7 +41,7 @@ def leave(
         seconds: wall time by part; their sum is the `seconds` of the training.
         figures: what else is to be said of this training.
     """
-    best = result.history.set_index("epoch").loc[result.best_epoch]
+    best = result.history[result.history["epoch"] == result.best_epoch].iloc[0]
     metrics = {
         "seconds": sum(seconds.values()),
         **{f"seconds_{part}": value for part, value in seconds.items()},
@@ -61,7 +61,9 @@ def leave(
     history = paths.history(name)
     files.write_text(history, result.history.to_csv(index=False))
     files.write_json(paths.train_metrics(name), metrics)
-    run.figures({k: v for k, v in metrics.items() if isinstance(v, int | float) and k not in ("val_accuracy", "val_loss")})
+    run.figures(
+        {k: v for k, v in metrics.items() if isinstance(v, int | float) and k not in ("val_accuracy", "val_loss")}
+    )
     run.tags({k: v for k, v in metrics.items() if isinstance(v, str)})
     run.artifact(history)
 

@@ -18,7 +18,8 @@ class Phase:
     """Epochs over one kind of input.
 
     `load()` gives a function from an epoch's number to its batches of (inputs, labels), and the batches to validate on;
-    it is called when the phase begins, so only one phase's data are in memory. `photographs` and `steps` are an epoch's.
+    it is called when the phase begins, so one phase's data are there at a time. `photographs` and `steps` are those of
+    an epoch.
     Only the phases with `keep_best` compete for the best weights and stop early: a val_loss at 64 pixels says nothing
     about one at 128.
     """
@@ -91,12 +92,12 @@ def fit(
     return Result(history=history, best_epoch=state.best_epoch, seconds=state.seconds)
 
 
-def _epoch(
-    model: keras.Model, phase: Phase, epoch: int, batches: Any, val: Any, bar: EpochBar
-) -> dict[str, float]:
+def _epoch(model: keras.Model, phase: Phase, epoch: int, batches: Any, val: Any, bar: EpochBar) -> dict[str, float]:
     started = time.perf_counter()
     bar.start(epoch, phase.name, phase.steps)
-    told = model.fit(batches, epochs=1, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=bar.step)])
+    told = model.fit(
+        batches, epochs=1, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=bar.step)]
+    )
     trained = time.perf_counter() - started
     found = {name: values[-1] for name, values in told.history.items()}
     val_found = model.evaluate(val, verbose=0, return_dict=True)

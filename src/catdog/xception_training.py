@@ -21,7 +21,7 @@ def train_head(
     checkpoint: Checkpoint,
     on_epoch: OnEpoch,
 ) -> tuple[keras.Model, training.Result]:
-    """Train the head on features, float32 (n, 2048), with labels (n,); those of variants follow those of `photographs`."""
+    """Train the head on features, float32 (n, 2048), with labels (n,): of `photographs`, then of their variants."""
     t = p.train_xception
     keras.utils.set_random_seed(p.base.seed)
     head = models.head(t, features=train[0].shape[1])
@@ -110,7 +110,7 @@ def fine_tune(
         epochs_before=int(head.history["epoch"].iloc[-1]),
     )
     history = pd.concat([head.history, tuned.history], ignore_index=True)
-    best = int(history.loc[history["val_loss"].idxmin(), "epoch"])
+    best = int(history["epoch"].to_numpy()[history["val_loss"].to_numpy().argmin()])
     if best == head.best_epoch:
         model.set_weights(before)
     return training.Result(history=history, best_epoch=best, seconds=head.seconds + tuned.seconds)

@@ -1,0 +1,229 @@
+"""The `catdog` command: photographs in, models up and down the registry, answers out."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from catdog import params, paths
+from catdog.errors import UserError, run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="""Cat against dog, tracked: the command beside the pipeline.
+
+    `dvc repro` trains and compares; this command brings photographs in before, and takes models into use after.
+
+    A day with it: `catdog fetch photos.zip`, `dvc repro`, `catdog compare`, `catdog promote --why "first model"`,
+    `catdog predict ~/Pictures`.
+    """,
+)
+
+Model = Annotated[
+    str, typer.Option(help="A registered model, such as models:/catdog@champion or models:/catdog-cnn/3.")
+]
+Why = Annotated[str, typer.Option(help="Why, in a few words; it stands in the history.")]
+CHAMPION = "models:/catdog@champion"
+
+
+def main() -> None:
+    run(app)
+
+
+@app.command()
+def fetch(
+    source: Annotated[
+        str, typer.Argument(help="auto, drawn, petimages, filtered, or a path to a folder, zip or tar.")
+    ] = "auto",
+) -> None:
+    """Bring photographs into data/raw.
+
+    A folder or archive has a folder for each class, at any depth; names match the classes of params.yaml without case,
+    plural or not. What an earlier fetch brought is replaced; files of your own are never touched.
+    """
+    from catdog import fetching, sources
+
+    p = params.load()
+    fetching.fetch(source, paths.RAW, classes=p.base.classes, drawings=p.prepare.drawings, seed=p.base.seed)
+    met = sources.describe(paths.RAW)
+    print(f"{paths.RAW} holds {met['files']:,} files ({met['kind']}); next: dvc repro")
+
+
+@app.command()
+def compare() -> None:
+    """Print the comparison of the two models that `dvc repro` made, and what to do next."""
+    from catdog import summary
+
+    summary.show(Console(), p=params.load())
+
+
+@app.command()
+def promote(
+    candidate: Annotated[
+        str | None, typer.Argument(help="Such as catdog-cnn/3. Default: the best new version of both models.")
+    ] = None,
+    why: Why = "better on the test photographs",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask the gates and change nothing.")] = False,
+) -> None:
+    """Make a model the champion, if it passes every gate of params.yaml (promote:)."""
+    from catdog import prediction, registry, shards, tracking
+
+    p = params.load()
+    client = tracking.connect()
+
+    def rescore(uri: str) -> registry.Scored:
+        return prediction.on_shard(shards.Shard(paths.TEST), model=registry.load(client, uri))
+
+    outcome = registry.promote(
+        client,
+        p=p,
+        experiment=tracking.EXPERIMENT,
+        why=why,
+        candidate=candidate,
+        rescore=rescore,
+        dry_run=dry_run,
+    )
+    for verdict in outcome.verdicts:
+        table = Table("gate", "figure", "limit", "", title=verdict.candidate, title_justify="left")
+        for gate in verdict.gates:
+            table.add_row(gate.name, gate.figure, gate.limit, "pass" if gate.passed else "[red]fail")
+        Console().print(table)
+    if not outcome.passed:
+        raise UserError("no candidate passed every gate; the champion stays")
+    if outcome.event:
+        print(f"champion: catdog version {outcome.event.version}, a copy of {outcome.event.source}")
+    else:
+        print(f"{outcome.verdicts[-1].candidate} would be promoted (dry run: nothing was changed)")
+
+
+@app.command()
+def rollback(
+    version: Annotated[int | None, typer.Argument(help="Version of catdog. Default: the previous champion.")] = None,
+    why: Why = "rolled back",
+) -> None:
+    """Make the previous champion, or another deployed version, champion again."""
+    from catdog import registry, tracking
+
+    event = registry.rollback(tracking.connect(), experiment=tracking.EXPERIMENT, why=why, to=version)
+    print(f"champion: catdog version {event.version}, a copy of {event.source}")
+
+
+@app.command()
+def history() -> None:
+    """List every deployment, newest first."""
+    from catdog import registry, tracking
+
+    rows = registry.history(tracking.connect())
+    if not rows:
+        print("nothing was deployed yet: catdog promote")
+        return
+    table = Table("version", "alias", "action", "from", "accuracy", "log loss", "when (UTC)", "who", "why")
+    for row in rows:
+        e = row.event
+        figures = (f"{e.figures[key]:.4f}" if key in e.figures else "" for key in ("accuracy", "log_loss"))
+        table.add_row(str(e.version), row.alias, e.action, e.source, *figures, e.when, e.who, e.why)
+    _wide_console().print(table)
+
+
+@app.command()
+def trace(
+    reference: Annotated[str, typer.Argument(help="A run id, catdog-cnn/3, or models:/catdog@champion.")] = CHAMPION,
+) -> None:
+    """Show the chain from a model back to its run, commit, data and photographs, each link verified."""
+    from catdog import registry, tracking
+
+    links = registry.trace(tracking.connect(), reference)
+    table = Table("link", "value", "", "note")
+    for link in links:
+        table.add_row(link.name, link.value, "ok" if link.ok else "[red]broken", link.note)
+    _wide_console().print(table)
+    broken = [link.name for link in links if not link.ok]
+    if broken:
+        raise UserError(f"broken: {', '.join(broken)}")
+
+
+@app.command()
+def predict(
+    path: Annotated[list[Path], typer.Argument(help="Photographs, folders of them, zips or tars.")],
+    model: Model = CHAMPION,
+    out: Annotated[Path | None, typer.Option(help="A .csv or .parquet to write. Default: CSV on the screen.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Probability of the second class from which it is the label.")
+    ] = None,
+) -> None:
+    """Tell cat from dog: columns path, label, probability (of the second class) and error.
+
+    What can't be read gets a row with the reason. Exit status 1 only if nothing could be read.
+    """
+    from catdog import prediction, registry, tracking
+
+    read = False
+
+    def noted(rows: Iterable[prediction.Row]) -> Iterator[prediction.Row]:
+        nonlocal read
+        for row in rows:
+            read = read or not row.error
+            yield row
+
+    rows = noted(prediction.predict(path, model=registry.load(tracking.connect(), model), threshold=threshold))
+    if out:
+        prediction.save(rows, out)
+    else:
+        prediction.write(rows, sys.stdout)
+    if not read:
+        raise UserError("none of these could be read as a photograph; the column error says why")
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5000) -> None:
+    """Start the MLflow UI on this project's runs."""
+    from catdog import tracking
+
+    _require_free(port)
+    tracking.connect()
+    print(f"MLflow UI: http://127.0.0.1:{port} (stop with Ctrl-C)")
+    _become("mlflow", "ui", "--backend-store-uri", tracking.uri(), "--host", "127.0.0.1", "--port", str(port))
+
+
+@app.command()
+def serve(model: Model = CHAMPION, port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5001) -> None:
+    """Start a server that answers photographs with label and probability."""
+    from catdog import registry, tracking
+
+    _require_free(port)
+    registry.load(tracking.connect(), model)
+    print(f"serving {model} on http://127.0.0.1:{port}/invocations (stop with Ctrl-C)")
+    _become("mlflow", "models", "serve", "-m", model, "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port))
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise UserError(f"port {port} is in use: stop what runs there, or name another with --port") from None
+
+
+def _become(*command: str) -> None:
+    from catdog import tracking
+
+    # Seven idle worker processes start beside the server otherwise.
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": tracking.uri()}
+    # This Python's mlflow, whatever the PATH says.
+    raise SystemExit(subprocess.run([sys.executable, "-m", *command], env={**os.environ, **quiet}).returncode)
+
+
+def _wide_console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=200)

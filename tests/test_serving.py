@@ -1,0 +1,294 @@
+"""What is registered is what is served: the Keras model's own answers, over HTTP too, and nothing tampered with."""
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import cv2
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+
+from catdog import classifier, lineage, photos, serving
+from catdog.errors import UserError
+
+SIDE, IMAGE_SIZE = 32, 64
+
+
+def photograph(seed: int, *, width: int = 150, height: int = 110, kind: str = ".jpg") -> bytes:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 255, (5, 7, 3), dtype=np.uint8)
+    return cv2.imencode(kind, cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))[1].tobytes()
+
+
+PHOTOGRAPHS = [photograph(seed) for seed in range(40)] + [photograph(99, kind=".png"), photograph(98, width=40)]
+
+
+def tiny_model() -> keras.Model:
+    keras.utils.set_random_seed(3)
+    return keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 3)),
+            keras.layers.Rescaling(1 / 127.5, offset=-1),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(1, activation="sigmoid", kernel_initializer=keras.initializers.RandomNormal(stddev=4)),
+        ]
+    )
+
+
+def log(keras_file: Path) -> str:
+    with mlflow.start_run():
+        return serving.log_served_model(
+            keras_file=keras_file, classes=["cat", "dog"], image_size=IMAGE_SIZE, threshold=0.5
+        ).model_uri
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A tracking store with one logged model: its folder, the model's URI and its Keras file."""
+    folder = tmp_path_factory.mktemp("store")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("tiny", artifact_location=str(folder / "artifacts")))
+    keras_file = folder / "model.keras"
+    tiny_model().save(keras_file)
+    yield folder, log(keras_file), keras_file
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture(scope="module")
+def expected(store) -> np.ndarray:
+    """What the Keras model itself says of the standardised photographs."""
+    pixels = [photos.pixels(photos.standardise(d, image_size=IMAGE_SIZE).jpeg, SIDE) for d in PHOTOGRAPHS]
+    return keras.saving.load_model(store[2]).predict(np.stack(pixels).astype(np.float32), verbose=0)[:, 0]
+
+
+def test_served_answers_are_the_models_own(store, expected):
+    answers = mlflow.pyfunc.load_model(store[1]).predict(pd.DataFrame({"image": PHOTOGRAPHS}))
+    assert list(answers.columns) == ["label", "probability"]
+    assert np.ptp(expected) > 0.1  # otherwise any answer would do
+    assert np.abs(answers["probability"] - expected).max() < 1e-6
+    assert answers["label"].tolist() == ["dog" if p >= 0.5 else "cat" for p in expected]
+
+
+def test_the_command_line_answers_alike(store, expected):
+    model = serving.load(store[1])
+    pixels = np.stack([model.pixels(data) for data in PHOTOGRAPHS])
+    assert np.abs(model.probabilities(pixels) - expected).max() < 1e-6
+    assert (model.classes, model.side, model.threshold) == (("cat", "dog"), SIDE, 0.5)
+
+
+def test_one_trace_serves_every_batch_size(store):
+    traced = []
+
+    class Counting(keras.layers.Layer):
+        def call(self, inputs):
+            traced.append(inputs.shape)
+            return keras.ops.mean(inputs, axis=(1, 2, 3))[:, None]
+
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), Counting()])
+    answer = classifier.in_batches(model)
+    traced.clear()
+    sizes = (1, 5, classifier.BATCH, 3 * classifier.BATCH + 1, 0)
+    assert [len(answer(np.zeros((n, SIDE, SIDE, 3), np.uint8))) for n in sizes] == list(sizes)
+    assert len(traced) == 1
+
+
+def test_dropout_and_normalization_stand_still():
+    layers = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.9), keras.layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *layers, keras.layers.Dense(1)])
+    answer = classifier.in_batches(model)
+    pixels = np.random.default_rng(0).integers(0, 255, (8, SIDE, SIDE, 3), dtype=np.uint8)
+    assert np.array_equal(answer(pixels), answer(pixels))
+
+
+def test_the_threshold_is_a_parameter(store, expected):
+    served = mlflow.pyfunc.load_model(store[1])
+    few = pd.DataFrame({"image": PHOTOGRAPHS[:3]})
+    assert served.predict(few, params={"threshold": 0.0})["label"].tolist() == ["dog"] * 3
+    assert served.predict(few, params={"threshold": 1.0})["label"].tolist() == ["cat"] * 3
+    with pytest.raises(MlflowException, match=r"threshold should be between 0 and 1\. Received: 2"):
+        served.predict(few, params={"threshold": 2.0})
+
+
+def test_bad_rows_are_named(store):
+    served = mlflow.pyfunc.load_model(store[1])
+    images = [*PHOTOGRAPHS[:2], b"GIF89a", b"", *PHOTOGRAPHS]
+    with pytest.raises(MlflowException, match=r"row 2: .*; row 3: empty") as refused:
+        served.predict(pd.DataFrame({"image": images}))
+    assert refused.value.get_http_status_code() == 400
+    with pytest.raises(MlflowException, match=r"row 40: not an image"):
+        served.predict(pd.DataFrame({"image": [*PHOTOGRAPHS[:40], b"nothing"]}))
+
+
+def test_no_pickle_and_exact_versions_are_logged(store):
+    folder = Path(mlflow.artifacts.download_artifacts(store[1]))
+    suffixes = {file.suffix for file in folder.rglob("*") if file.is_file()}
+    assert not suffixes & {".pkl", ".pickle", ".joblib"}
+    wanted = folder.joinpath("requirements.txt").read_text().split()
+    assert all("==" in line for line in wanted)
+    assert {line.split("==")[0] for line in wanted} >= {"mlflow", "tensorflow", "keras", "opencv-python-headless"}
+
+
+def test_logging_takes_little_time(store):
+    # MLflow takes half a minute to find out the requirements by itself; so they are named.
+    started = time.perf_counter()
+    log(store[2])
+    assert time.perf_counter() - started < 2
+
+
+def test_a_tampered_file_is_refused_by_server_and_command_line(store, tmp_path):
+    other = tiny_model()
+    other.layers[-1].set_weights([-w for w in other.layers[-1].get_weights()])
+    uri = log(store[2])
+    file = Path(mlflow.artifacts.download_artifacts(uri)) / "artifacts" / "model.keras"
+    other.save(file)
+    with pytest.raises(UserError, match="is not the model that was logged"):
+        serving.load(uri)
+    with pytest.raises(UserError, match="is not the model that was logged"):
+        serving.verify(uri, model_sha256=None)
+    with pytest.raises(MlflowException, match="is not the model that was logged"):
+        mlflow.pyfunc.load_model(uri)
+
+
+def test_a_file_exchanged_together_with_its_description_is_refused_by_the_registry_digest(store):
+    logged = lineage.sha256(store[2])
+    assert serving.load(store[1], model_sha256=logged).side == SIDE
+    with pytest.raises(UserError, match=f"{logged[:12]}, not 0000"):
+        serving.load(store[1], model_sha256="0" * 64)
+
+
+def test_a_file_that_is_gone_and_a_model_that_never_was(store):
+    uri = log(store[2])
+    (Path(mlflow.artifacts.download_artifacts(uri)) / "artifacts" / "model.keras").unlink()
+    with pytest.raises(UserError, match=r"model\.keras not found"):
+        serving.load(uri)
+    with pytest.raises(UserError, match="can't be loaded as a served model"):
+        serving.load("models:/m-00000000000000000000000000000000")
+
+
+def test_code_hidden_in_a_model_is_not_run(tmp_path):
+    ran, file = tmp_path / "ran", tmp_path / "model.keras"
+    hidden = keras.layers.Lambda(lambda x, path=str(ran): open(path, "w").close() or x)  # noqa: PTH123
+    keras.Sequential([keras.Input((SIDE, SIDE, 3)), hidden]).save(file)
+    assert ran.exists()
+    ran.unlink()
+    with pytest.raises(UserError, match="can't be loaded as a Keras model"):
+        classifier.load(file, classes=["cat", "dog"], image_size=IMAGE_SIZE, threshold=0.5)
+    assert not ran.exists()
+
+
+def test_a_file_that_is_no_model(tmp_path):
+    file = tmp_path / "model.keras"
+    file.write_bytes(b"nothing")
+    with pytest.raises(UserError, match="can't be loaded as a Keras model"):
+        classifier.load(file, classes=["cat", "dog"], image_size=IMAGE_SIZE, threshold=0.5)
+
+
+# ---- the scoring server ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server(store):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", store[1], "--env-manager", "local"]
+    log_file = (store[0] / "server.log").open("w")
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port)],
+        env={
+            **os.environ,
+            "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
+            # MLflow calls `uvicorn` by its bare name.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        },
+        cwd=store[0],
+        stdout=log_file,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            time.sleep(1)
+            assert process.poll() is None, (store[0] / "server.log").read_text()
+            try:
+                urllib.request.urlopen(f"{address}/ping", timeout=5)
+                break
+            except OSError:
+                continue
+        yield address
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, 15)
+            process.wait(timeout=30)
+        log_file.close()
+
+
+def ask(address: str, body: dict) -> tuple[int, dict]:
+    request = urllib.request.Request(
+        f"{address}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@pytest.mark.slow
+def test_photographs_over_http(server, expected):
+    images = [encoded(data) for data in PHOTOGRAPHS]
+    split = {"dataframe_split": {"columns": ["image"], "data": [[image] for image in images]}}
+    records = {"dataframe_records": [{"image": image} for image in images]}
+    for body in (split, records):
+        status, answer = ask(server, body)
+        assert status == 200, answer
+        said = pd.DataFrame(answer["predictions"])
+        assert np.abs(said["probability"] - expected).max() < 1e-6
+        assert said["label"].tolist() == ["dog" if p >= 0.5 else "cat" for p in expected]
+    status, answer = ask(server, {"dataframe_records": records["dataframe_records"][:2], "params": {"threshold": 1}})
+    assert (status, [row["label"] for row in answer["predictions"]]) == (200, ["cat", "cat"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([encoded(PHOTOGRAPHS[0]), encoded(b"not a photograph")], "row 1: not an image"),
+        ([encoded(PHOTOGRAPHS[0]), ""], "row 1: empty"),
+        ([encoded(PHOTOGRAPHS[0]), encoded(PHOTOGRAPHS[1][:-400])], "row 1: truncated"),
+        ([encoded(PHOTOGRAPHS[0]), "*** no base64 ***"], "row 1"),
+        ([encoded(PHOTOGRAPHS[0]), None], ""),
+        ([7], ""),
+        ([], ""),
+    ],
+)
+def test_bad_rows_over_http_are_a_400_that_names_them(server, rows, said):
+    status, answer = ask(server, {"dataframe_records": [{"image": row} for row in rows]})
+    assert status == 400
+    assert said in answer["message"]
+
+
+@pytest.mark.slow
+def test_a_wrong_parameter_or_column_over_http_is_a_400(server):
+    rows = [{"image": encoded(PHOTOGRAPHS[0])}]
+    status, answer = ask(server, {"dataframe_records": rows, "params": {"threshold": 3}})
+    assert (status, "threshold should be between 0 and 1" in answer["message"]) == (400, True)
+    assert ask(server, {"dataframe_records": [{"photo": encoded(PHOTOGRAPHS[0])}]})[0] == 400
