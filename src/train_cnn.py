@@ -39,7 +39,7 @@ def main() -> None:
             p=p,
             inputs=INPUTS,
             seconds={"training": result.seconds},
-            figures={"precision": model.dtype_policy.name},
+            figures={"policy": model.dtype_policy.name},
         )
     checkpoint.remove()
 
