@@ -1,5 +1,7 @@
 """Photographs as batches for `fit`: decoded once per image size, varied afresh in every epoch."""
 
+import math
+import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,6 +9,7 @@ import keras
 import numpy as np
 
 from catdog import augmentation, parallel, params, paths, photos, shards
+from catdog.errors import UserError
 from catdog.progress import track
 
 # Room for zooming in and shifting without enlarging: a training photograph is kept this much larger than it is used.
@@ -17,6 +20,9 @@ class Pixels:
     """Decoded photographs, uint8 (n, size, size, 3), in an unnamed file: memory-mapped, gone with the process.
 
     Rows are those of `shards_`, one after the other.
+
+    Raises:
+        UserError: the disk has no room for them.
     """
 
     def __init__(self, shards_: list[shards.Shard], *, size: int, what: str) -> None:
@@ -24,6 +30,10 @@ class Pixels:
         rows = [(shard, index) for shard in shards_ for index in range(len(shard))]
         paths.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
         shape = (len(rows), size, size, 3)
+        needed, free = math.prod(shape), shutil.disk_usage(paths.CHECKPOINTS).free
+        if needed > free:  # a mapped file that finds the disk full ends the process without a word
+            room = f"{needed / 1e9:.1f} GB of room; {paths.CHECKPOINTS} has {free / 1e9:.1f} GB"
+            raise UserError(f"{what} needs {room}: make room, or lower the image size")
         with tempfile.TemporaryFile(dir=paths.CHECKPOINTS) as file:
             self.array = np.memmap(file, np.uint8, mode="w+", shape=shape)
 

@@ -33,6 +33,7 @@ Model = Annotated[
     str, typer.Option(help="A registered model, such as models:/catdog@champion or models:/catdog-cnn/3.")
 ]
 Why = Annotated[str, typer.Option(help="Why, in a few words; it stands in the history.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")]
 CHAMPION = "models:/catdog@champion"
 
 
@@ -185,7 +186,7 @@ def predict(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5000) -> None:
+def ui(port: Port = 5000) -> None:
     """Start the MLflow UI on this project's runs."""
     from catdog import tracking
 
@@ -196,7 +197,7 @@ def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5000) -> None:
 
 
 @app.command()
-def serve(model: Model = CHAMPION, port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5001) -> None:
+def serve(model: Model = CHAMPION, port: Port = 5001) -> None:
     """Start a server that answers photographs with label and probability."""
     from catdog import registry, tracking
 
@@ -220,8 +221,10 @@ def _become(*command: str) -> None:
 
     # Seven idle worker processes start beside the server otherwise.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": tracking.uri()}
-    # This Python's mlflow, whatever the PATH says.
-    raise SystemExit(subprocess.run([sys.executable, "-m", *command], env={**os.environ, **quiet}).returncode)
+    # This Python's mlflow, and the server that it starts by bare name, whatever the PATH says.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    environment = {**os.environ, **quiet, "PATH": path}
+    raise SystemExit(subprocess.run([sys.executable, "-m", *command], env=environment).returncode)
 
 
 def _wide_console() -> Console:

@@ -27,6 +27,9 @@ class FusedBatchNormalization(layers.BatchNormalization):
         if not (training and self.trainable):
             return self._normalize(inputs, mean=self.moving_mean, variance=self.moving_variance)[0]
         outputs, mean, variance = self._normalize(inputs)
+        # The kernel divides by n - 1, as for a sample; Keras keeps the variance of the batch as it is.
+        size = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), variance.dtype)
+        variance = variance * (size - 1) / size
         self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1 - self.momentum))
         self.moving_variance.assign(self.moving_variance * self.momentum + variance * (1 - self.momentum))
         return outputs

@@ -30,7 +30,7 @@ def publish(
     execution = _execution(p, trained, test)
     with tracking.comparison_run(client, data=data, inputs=[paths.TEST], knobs=_knobs(p)) as comparison:
         mlflow.set_tag(f"execution.{execution}", "comparison")
-        mlflow.log_metrics(_flat(found))
+        mlflow.log_metrics(_differences(found))
         _log_table(predictions)
         for picture in pictures.values():
             if picture.exists():
@@ -47,8 +47,12 @@ def publish(
                 here.append(name)
                 _register(client, name, trained[name], found[name], data=data, test=test, comparison=comparison)
         runs = {name: trained[name]["run_id"] for name in here}
-        link = tracking.side_by_side(_experiment(client, comparison), list(runs.values()))
-        tracking.note(client, comparison, _note(found, link if len(runs) > 1 else ""))
+        experiment = client.get_run(comparison).info.experiment_id
+        links = {
+            "Curves of the two trainings": tracking.curves(experiment, execution),
+            "Params and metrics side by side": tracking.side_by_side(experiment, list(runs.values())),
+        }
+        tracking.note(client, comparison, _note(found, links if len(runs) > 1 else {}))
     runs["comparison"] = comparison
     return {name: {"run_id": run_id, "link": tracking.link(client, run_id)} for name, run_id in runs.items()}
 
@@ -95,16 +99,17 @@ def _numbers(found: dict) -> dict[str, float]:
     return {key: value for key, value in found.items() if isinstance(value, int | float)}
 
 
-def _flat(found: dict) -> dict[str, float]:
-    figures = {f"{name}.{key}": value for name in evaluation.NAMES for key, value in _numbers(found[name]).items()}
-    for name in evaluation.NAMES:
-        for key, (low, high) in found[name]["intervals"].items():
-            figures |= {f"{name}.{key}.low": low, f"{name}.{key}.high": high}
-    return {
-        **figures,
-        "difference.accuracy": found["difference"]["accuracy"]["difference"],
-        "difference.p_value": found["difference"]["p_value"],
-    }
+def _differences(found: dict) -> dict[str, float]:
+    """The difference between the two as metrics. What belongs to one model stands on its training run."""
+    figures = {"difference.p_value": found["difference"]["p_value"]}
+    for key in ("accuracy", "log_loss"):
+        low, high = found["difference"][key]["interval"]
+        figures |= {
+            f"difference.{key}": found["difference"][key]["difference"],
+            f"difference.{key}.low": low,
+            f"difference.{key}.high": high,
+        }
+    return figures
 
 
 def _log_table(predictions: pd.DataFrame) -> None:
@@ -114,10 +119,7 @@ def _log_table(predictions: pd.DataFrame) -> None:
         mlflow.log_artifact(str(path))
 
 
-def _experiment(client: mlflow.MlflowClient, run_id: str) -> str:
-    return client.get_run(run_id).info.experiment_id
-
-
-def _note(found: dict, link: str) -> str:
-    lines = [found["difference"]["headline"], "", found["difference"]["words"]]
-    return "\n".join([*lines, "", f"[The two trainings side by side]({link})"] if link else lines)
+def _note(found: dict, links: dict[str, str]) -> str:
+    difference = found["difference"]
+    parts = [difference["headline"], difference["words"], *(f"[{text}]({link})" for text, link in links.items())]
+    return "\n\n".join(parts)

@@ -17,6 +17,7 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from sqlalchemy.exc import SQLAlchemyError
 
 from catdog import lineage, paths, shards
 from catdog.errors import UserError
@@ -26,35 +27,55 @@ EXPERIMENT = "catdog"
 EXPERIMENT_OF_DRAWINGS = "catdog-drawn"
 LOCAL_UI = "http://127.0.0.1:5000"
 _SECONDS_TO_ANSWER = 10
+# The UI then opens on training runs, and not on what it has for language models.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+# The same as in the project's own plots; the UI would pick them by chance, and may pick one twice.
+_COLOURS = {"cnn": "#D55E00", "xception": "#0072B2", "comparison": "#57606a"}
 
 
 def uri() -> str:
-    """Where runs are tracked: MLFLOW_TRACKING_URI, else mlflow.db in the project's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(paths.root() / 'mlflow.db').resolve()}"
+    """Where runs are tracked: MLFLOW_TRACKING_URI, else mlflow.db in the project's root.
+
+    Raises:
+        UserError: there is neither. A new, empty mlflow.db elsewhere would look as if all runs were lost.
+    """
+    if address := os.environ.get("MLFLOW_TRACKING_URI"):
+        return address
+    root = paths.root()
+    if not (root / "dvc.yaml").exists():
+        raise UserError(f"no dvc.yaml in {root} or above: run from the project's folder, or set MLFLOW_TRACKING_URI")
+    return f"sqlite:///{(root / 'mlflow.db').resolve()}"
 
 
 def connect() -> mlflow.MlflowClient:
     """A client of the tracking store, after making sure that it answers.
 
     Raises:
-        UserError: it does not. Said at once, before anything is trained.
+        UserError: it does not. Said within seconds, before anything is trained.
     """
     os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "5")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     address = uri()
     mlflow.set_tracking_uri(address)
+    server = address.startswith(("http://", "https://"))
     try:
-        if address.startswith(("http://", "https://")):
+        if server:
             # MLflow itself would try for minutes.
-            requests.get(f"{address.rstrip('/')}/health", timeout=_SECONDS_TO_ANSWER)
+            answer = requests.get(f"{address.rstrip('/')}/health", timeout=_SECONDS_TO_ANSWER)
+            if answer.status_code >= 500:
+                answer.raise_for_status()
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
-    except (requests.RequestException, MlflowException) as error:
-        raise UserError(
-            f"the MLflow server at {_without_secret(address)} does not answer ({type(error).__name__}): "
-            "start it, or unset MLFLOW_TRACKING_URI to track in mlflow.db"
-        ) from None
+    except (requests.RequestException, MlflowException, SQLAlchemyError, ImportError) as error:
+        known = _without_secret(address)
+        if server:
+            raise UserError(
+                f"the MLflow server at {known} does not answer ({type(error).__name__}): "
+                "start it, or unset MLFLOW_TRACKING_URI to track in mlflow.db"
+            ) from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0].replace(address, known)
+        raise UserError(f"the MLflow store {known} can't be used: {reason}") from None
     return client
 
 
@@ -108,7 +129,7 @@ def training_run(
     parent = _parent(client)
     experiment = parent.info.experiment_id if parent else _experiment(client, data)
     if not _exists(client, resume):
-        tags = {**lineage.tags(inputs), **_source_tags(data), "model": name}
+        tags = {**lineage.tags(inputs), **_source_tags(data), "model": name, "mlflow.runColor": _COLOURS[name]}
         if parent:
             tags[MLFLOW_PARENT_RUN_ID] = parent.info.run_id
         run = client.create_run(experiment, run_name=name, tags=tags)
@@ -125,7 +146,12 @@ def training_run(
 def comparison_run(client: mlflow.MlflowClient, *, data: dict, inputs: list[Path], knobs: dict) -> Iterator[str]:
     """Open the run of an evaluation and give its id."""
     parent = _parent(client)
-    tags = {**lineage.tags(inputs), **_source_tags(data), "model": "comparison"}
+    tags = {
+        **lineage.tags(inputs),
+        **_source_tags(data),
+        "model": "comparison",
+        "mlflow.runColor": _COLOURS["comparison"],
+    }
     if parent:
         tags[MLFLOW_PARENT_RUN_ID] = parent.info.run_id
     experiment = parent.info.experiment_id if parent else _experiment(client, data)
@@ -154,14 +180,13 @@ def attach(
     Returns:
         Whether the run is in this store; models may have been pulled from a machine that has another.
     """
-    try:
-        run = client.get_run(trained["run_id"])
-    except MlflowException:
+    if not _exists(client, trained["run_id"]):
         print(
             f"warning: run {trained['run_id']} is not in {_without_secret(uri())}: its metrics are not attached",
             file=sys.stderr,
         )
         return False
+    run = client.get_run(trained["run_id"])
     name, digest = dataset
     known = run.data.metrics if run.data.tags.get("test_digest") == digest else {}
     for key, value in values.items():
@@ -172,6 +197,12 @@ def attach(
     client.set_tag(run.info.run_id, "test_digest", digest)
     client.set_tag(run.info.run_id, f"execution.{execution}", "member")
     return True
+
+
+def curves(experiment_id: str, execution: str) -> str:
+    """The address of the UI's charts of the trainings of one execution, both models on common axes."""
+    members = quote(f"tags.`execution.{execution}` = 'member'")
+    return f"{_ui()}/#/experiments/{experiment_id}/runs?searchFilter={members}&compareRunsMode=CHART"
 
 
 def side_by_side(experiment_id: str, run_ids: list[str]) -> str:
@@ -216,7 +247,7 @@ def _experiment(client: mlflow.MlflowClient, data: dict) -> str:
     found = client.get_experiment_by_name(name)
     if found and found.lifecycle_stage == "deleted":
         raise UserError(f"the MLflow experiment {name} is deleted: restore it with `mlflow experiments restore`")
-    return found.experiment_id if found else client.create_experiment(name)
+    return found.experiment_id if found else client.create_experiment(name, tags=_EXPERIMENT_TAGS)
 
 
 def _source_tags(data: dict) -> dict[str, str]:

@@ -13,7 +13,8 @@ from catdog import convergence, files, lineage, params, paths, serving, tracking
 def fingerprint(p: params.Params, stage: str, inputs: list[Path]) -> str:
     """What a training depends on. Another fingerprint is another training, so it never goes on from a checkpoint."""
     knobs = {name: getattr(p, name).model_dump() for name in ("base", "augment", stage)}
-    depends = [knobs, [lineage.md5(path) for path in inputs], keras.__version__]
+    code = [lineage.md5(path) for path in sorted(Path(__file__).parent.glob("*.py"))]
+    depends = [knobs, [lineage.md5(path) for path in inputs], code, keras.__version__]
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
 
 
@@ -61,9 +62,9 @@ def leave(
     history = paths.history(name)
     files.write_text(history, result.history.to_csv(index=False))
     files.write_json(paths.train_metrics(name), metrics)
-    run.figures(
-        {k: v for k, v in metrics.items() if isinstance(v, int | float) and k not in ("val_accuracy", "val_loss")}
-    )
+    # Per epoch these three are there already, under the same names.
+    logged = {"train_seconds" if k == "seconds" else k: v for k, v in metrics.items() if not k.startswith("val_")}
+    run.figures({k: v for k, v in logged.items() if isinstance(v, int | float)})
     run.tags({k: v for k, v in metrics.items() if isinstance(v, str)})
     run.artifact(history)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from catdog.checkpoints import Checkpoint, State
+from catdog.errors import UserError
 from catdog.progress import EpochBar
 
 
@@ -96,7 +97,12 @@ def _epoch(model: keras.Model, phase: Phase, epoch: int, batches: Any, val: Any,
     started = time.perf_counter()
     bar.start(epoch, phase.name, phase.steps)
     told = model.fit(
-        batches, epochs=1, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=bar.step)]
+        batches,
+        epochs=1,
+        verbose=0,
+        # The batches have their order already; Keras would mix them by a state that no checkpoint keeps.
+        shuffle=False,
+        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=bar.step)],
     )
     trained = time.perf_counter() - started
     found = {name: values[-1] for name, values in told.history.items()}
@@ -113,7 +119,7 @@ def _epoch(model: keras.Model, phase: Phase, epoch: int, batches: Any, val: Any,
         "photographs_per_second": phase.photographs / trained,
     }
     if not np.isfinite(row["val_loss"]):
-        raise FloatingPointError(f"val_loss is {row['val_loss']} in epoch {epoch}: try a lower learning_rate")
+        raise UserError(f"val_loss is {row['val_loss']} in epoch {epoch}: the training diverged; lower learning_rate")
     bar.end(row)
     return row
 
