@@ -9,10 +9,10 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION ?= false
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env run full test lint ui report serve lock clean
+.PHONY: help env run full test lint ui report promote serve lock clean
 
 help:  ## This list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 12
 
 env: .venv/.ready  ## The environment alone: .venv, from requirements.lock
 
@@ -46,6 +46,9 @@ ui: env  ## The MLflow UI on http://127.0.0.1:5000
 
 report: env  ## Open reports/comparison.html
 	@python -m webbrowser -t "file://$(CURDIR)/reports/comparison.html"
+
+promote: env  ## Put the better model into use, if it passes the gates of params.yaml
+	@catdog promote
 
 serve: env  ## The champion as a server on http://127.0.0.1:5001
 	@catdog serve

@@ -1,8 +1,5 @@
 """Photographs in data/raw -> checked, upright, deduplicated, shrunk and split shards, and an account of every file."""
 
-import tempfile
-from pathlib import Path
-
 from catdog import duplicates, fetching, files, inspection, manifest, params, paths, shards, sources, splits
 from catdog.errors import run
 from catdog.progress import track
@@ -15,8 +12,8 @@ def main() -> None:
     met = sources.list_files(paths.RAW, base.classes)
 
     paths.PREPARED.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=paths.PREPARED, prefix=".spool-") as folder:
-        spool = Path(folder) / "spool.arrow"
+    spool = paths.PREPARED / ".spool.arrow"  # always the same, so that a run replaces what a killed one left
+    try:
         settings = inspection.Settings(prepare.image_size, prepare.min_side, prepare.max_megapixels)
         found = track(inspection.inspect(met, settings), total=len(met), what="checking photographs")
         findings = inspection.spool(found, spool)
@@ -27,6 +24,8 @@ def main() -> None:
         counts = manifest.counts(account, classes=base.classes)
         for split in splits.SPLITS:
             shards.write(paths.PREPARED / f"{split}.arrow", inspection.unspool(findings, spool, split))
+    finally:
+        spool.unlink(missing_ok=True)
 
     files.write_text(paths.MANIFEST, account.to_csv(index=False))
     files.write_json(paths.DATA_METRICS, {"source": sources.describe(paths.RAW), **counts})

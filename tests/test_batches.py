@@ -86,7 +86,7 @@ def test_the_network_sees_the_same_batches_whatever_the_number_of_threads(pixels
     class Recorder(keras.Model):
         def train_step(self, data):
             seen.append(np.asarray(data[0]))
-            return {}
+            return {"loss": 0.0}
 
     epochs = []
     for threads, epoch in ((1, 1), (4, 1), (4, 2)):
@@ -110,7 +110,7 @@ def test_decoded_pixels_leave_nothing_in_the_folder(pixels):
 def test_a_disk_without_room_is_told_before_it_is_filled(pixels, monkeypatch):
     full = shutil.disk_usage(".")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    with pytest.raises(UserError, match="decoding at 80 px needs 0.0 GB of room"):
+    with pytest.raises(UserError, match=r"decoding at 80 px needs .* GB of room"):
         batches.Pixels([shard(Path("a.arrow"), [1])], size=80, what="decoding at 80 px")
 
 

@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from catdog import drawings, parallel, photos, scenery
+from catdog import animals, drawings, parallel, photos, scenery
 from catdog.errors import UserError
 
 CLASSES = ["cat", "dog"]
@@ -22,7 +22,7 @@ SHAPE = {"ears", "muzzle", "mouth_open", "pupil"}  # what may tell the classes a
 
 
 def scenes(label, number=1500):
-    return [drawings.scene(label, np.random.default_rng([label, seed]), side=320) for seed in range(number)]
+    return [animals.scene(label, np.random.default_rng([label, seed]), side=320) for seed in range(number)]
 
 
 def digests(paths):
@@ -61,7 +61,7 @@ def test_every_choice_turns_up():
 
 def test_classes_differ_in_shape_alone():
     cats, dogs = scenes(0), scenes(1)
-    for field in dataclasses.fields(drawings.Scene):
+    for field in dataclasses.fields(animals.Scene):
         if field.name in SHAPE | {"label"}:
             continue
         values = [[getattr(scene, field.name) for scene in group] for group in (cats, dogs)]

@@ -1,13 +1,22 @@
 """A tiny training, the same wherever it runs: photographs of one colour each, and a CNN of three layers."""
 
+import functools
 import os
+import shutil
 import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
+import mlflow
 import numpy as np
+import pytest
 
 from catdog import params as knobs
-from catdog import photos, shards
+from catdog import photos, shards, tracking
 from catdog.progress import EpochBar
 
 REPOSITORY = Path(__file__).parents[1]
@@ -62,11 +71,15 @@ def _grey(colour: int) -> np.ndarray:
     return np.full((32, 32, 3), colour, np.uint8)
 
 
-def train(*, kill: tuple[int, int] | None = None, fingerprint: str = "one", **changes: dict):
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(*, after: tuple[int, int] = (0, 0), die: Callable[[], None] = kill):
     """Train the CNN in the current folder, going on from a checkpoint there.
 
     Args:
-        kill: epoch and batch after which the process ends as by `kill -9`.
+        after: epoch and batch after which to `die`.
 
     Returns:
         The model, the result, and the rows that `on_epoch` was given.
@@ -74,26 +87,49 @@ def train(*, kill: tuple[int, int] | None = None, fingerprint: str = "one", **ch
     from catdog import cnn_training, training
     from catdog.checkpoints import Checkpoint
 
-    if kill:
-        training.EpochBar = _deadly(*kill)
-    p = params(**changes)
+    class Deadly(EpochBar):
+        def start(self, epoch: int, phase: str, steps: int) -> None:
+            super().start(epoch, phase, steps)
+            self.epoch = epoch
+
+        def step(self, batch: int, logs: object = None) -> None:
+            if (self.epoch, batch) == after:
+                die()
+
+    p = params()
     sizes = {"train": 20, "augmented": 40, "val": 10}
     data = {name: noise(Path(f"{name}.arrow"), count, seed=count) for name, count in sizes.items()}
     model = cnn_training.network(p, photographs=20)
     phases = cnn_training.phases(p, **data)
     told: list[dict] = []
-    checkpoint = Checkpoint(CHECKPOINT, fingerprint=fingerprint)
-    result = training.fit(model, phases, patience=p.train_cnn.patience, checkpoint=checkpoint, on_epoch=told.append)
+    checkpoint = Checkpoint(CHECKPOINT, fingerprint="one")
+    with mock.patch.object(training, "EpochBar", Deadly):
+        result = training.fit(model, phases, patience=p.train_cnn.patience, checkpoint=checkpoint, on_epoch=told.append)
     return model, result, told
 
 
-def _deadly(epoch: int, batch: int) -> type:
-    class Deadly(EpochBar):
-        def start(self, epoch: int, phase: str, steps: int) -> None:
-            self.epoch = epoch
+@contextmanager
+def tracked(folder: Path) -> Iterator[mlflow.MlflowClient]:
+    """A project in `folder` with a store of its own, under git and without MLflow's variables in the environment."""
+    before = mlflow.get_tracking_uri()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in [name for name in os.environ if name.startswith(("MLFLOW_", "DVC_"))]:
+            patch.delenv(name)
+        shutil.copy(Path(_empty_store().name) / "mlflow.db", folder / "mlflow.db")
+        for name in ("params.yaml", "dvc.yaml"):
+            shutil.copy(REPOSITORY / name, name)
+        for command in (["init", "-q"], ["add", "params.yaml", "dvc.yaml"], ["commit", "-qm", "start"]):
+            subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *command], check=True)
+        yield tracking.connect()
+        mlflow.set_tracking_uri(before)
+        # MLflow sets it for its children.
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
 
-        def step(self, done: int, logs: object = None) -> None:
-            if (self.epoch, done) == (epoch, batch):
-                os.kill(os.getpid(), signal.SIGKILL)
 
-    return Deadly
+@functools.cache
+def _empty_store() -> tempfile.TemporaryDirectory:
+    # The tables take seconds to make, so they are made once.
+    folder = tempfile.TemporaryDirectory()
+    mlflow.MlflowClient(f"sqlite:///{folder.name}/mlflow.db").search_experiments()
+    return folder

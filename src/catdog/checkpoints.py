@@ -1,9 +1,9 @@
 """What a training needs to go on after it was killed: one file, replaced at the end of every epoch."""
 
 import json
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -68,7 +68,10 @@ class Checkpoint:
                     kind: [file[f"{kind}_{i}"] for i in range(sum(n.startswith(f"{kind}_") for n in file.files))]
                     for kind in ("variables", "best")
                 }
-        except (FileNotFoundError, BadZipFile, ValueError, KeyError, EOFError):
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # a damaged archive raises nearly anything
+            print(f"{self._path} is damaged, so the training starts afresh ({type(error).__name__})", file=sys.stderr)
             return None
         return fields, arrays
 

@@ -61,11 +61,16 @@ def fetch(
 
 
 @app.command()
-def compare() -> None:
+def compare(
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table alone, for a README.")] = False,
+) -> None:
     """Print the comparison of the two models that `dvc repro` made, and what to do next."""
     from catdog import summary
 
-    summary.show(Console(), p=params.load())
+    if markdown:
+        print(summary.markdown())
+    else:
+        summary.show(Console())
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -45,7 +46,7 @@ def chunked_map(
     try:
         while True:
             for chunk in islice(chunks, _CHUNKS_UNDER_WAY * workers - len(pending)):
-                pending.append((chunk, pool.submit(_map, function, chunk)))
+                pending.append((chunk, _submit(pool, function, chunk)))
             if not pending:
                 return
             chunk, future = pending.popleft()
@@ -55,9 +56,9 @@ def chunked_map(
                 if rescue is None:
                     raise
                 pool.shutdown(cancel_futures=True)
-                results = [_alone(function, item, rescue) for item in chunk]
+                results = _apart(function, chunk, rescue)
                 pool = _pool(workers)
-                pending = deque((c, pool.submit(_map, function, c)) for c, _ in pending)
+                pending = deque((c, _submit(pool, function, c)) for c, _ in pending)
             yield from results
     finally:
         pool.shutdown(cancel_futures=True)
@@ -67,16 +68,43 @@ def _map(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
     return [function(item) for item in chunk]
 
 
-def _alone(function: Callable[[Item], Result], item: Item, rescue: Callable[[Item], Result]) -> Result:
+def _submit(pool: ProcessPoolExecutor, function: Callable[[Item], Result], chunk: list[Item]) -> Future[list[Result]]:
+    try:
+        return pool.submit(_map, function, chunk)
+    except BrokenProcessPool as error:
+        # A worker died since the last result was taken. It comes up in its turn, like one that dies later.
+        broken: Future[list[Result]] = Future()
+        broken.set_exception(error)
+        return broken
+
+
+def _apart(function: Callable[[Item], Result], chunk: list[Item], rescue: Callable[[Item], Result]) -> list[Result]:
+    """The results of a chunk in a process of its own, by halves where that dies: who is rescued has died alone."""
     with _pool(1) as pool:
         try:
-            return pool.submit(function, item).result()
+            return pool.submit(_map, function, chunk).result()
         except BrokenProcessPool:
-            return rescue(item)
+            if len(chunk) == 1:
+                return [rescue(chunk[0])]
+    middle = len(chunk) // 2
+    return _apart(function, chunk[:middle], rescue) + _apart(function, chunk[middle:], rescue)
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # A ProcessPoolExecutor notices a worker that dies; multiprocessing.Pool would wait for it for ever. Each worker is
-    # one core's worth, so OpenCV is kept from starting threads of its own.
+    # A ProcessPoolExecutor notices a worker that dies; multiprocessing.Pool would wait for it for ever.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+
+
+def _begin_worker() -> None:
+    # Each worker is one core's worth, so OpenCV is kept from starting threads of its own.
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # Workers wait for work for ever where their parent was killed and could not tell them to end.
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)

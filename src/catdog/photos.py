@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _ORIENTATION = 0x0112  # EXIF tag
@@ -53,13 +53,14 @@ def standardise(data: bytes, *, image_size: int, min_side: int = 1, max_megapixe
             image = _decode_jpeg(data, short_side=min(width, height), wanted=image_size)
         else:
             image = _decode_other(header)
-    except (cv2.error, OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, MemoryError) as error:
+    except Unreadable:
+        raise
+    except Exception as error:  # as with headers, damage may raise anything
         raise Unreadable(f"damaged: {_one_line(error)}") from None
     image = _shrink(image, image_size)
     if int(np.ptp(image.reshape(-1, 3), axis=0).max()) <= 2:
         raise Unreadable("a single flat colour")
-    if plain_jpeg:
-        image = _upright(image, orientation)
+    image = _upright(image, orientation)
     if orientation >= 5:
         width, height = height, width
     as_it_is = plain_jpeg and header.mode == "RGB" and orientation == 1 and min(width, height) <= image_size
@@ -108,6 +109,8 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _orientation(header: Image.Image) -> int:
+    if header.format == "TIFF":  # Pillow turns these by itself, and gives their upright size
+        return 1
     try:
         orientation = header.getexif().get(_ORIENTATION, 1)
     except Exception:  # a damaged EXIF block says nothing about the pixels
@@ -129,12 +132,11 @@ def _decode_jpeg(data: bytes, *, short_side: int, wanted: int) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _decode_other(header: Image.Image) -> np.ndarray:
+def _decode_other(image: Image.Image) -> np.ndarray:
     try:
-        header.load()
+        image.load()
     except OSError as error:
         raise Unreadable("truncated" if "truncated" in str(error) else f"damaged: {_one_line(error)}") from None
-    image = ImageOps.exif_transpose(header)
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, np.float32)
         scale = 255 / 65535 if image.mode.startswith("I") else 255 / max(float(values.max()), 1.0)

@@ -38,16 +38,19 @@ def write(path: Path, rows: Iterable[Row]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     count, batch = 0, []
-    with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-        for row in rows:
-            batch.append(row)
-            count += 1
-            if len(batch) == _ROWS_PER_BATCH:
+    try:
+        with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+            for row in rows:
+                batch.append(row)
+                count += 1
+                if len(batch) == _ROWS_PER_BATCH:
+                    writer.write_batch(_record_batch(batch))
+                    batch = []
+            if batch:
                 writer.write_batch(_record_batch(batch))
-                batch = []
-        if batch:
-            writer.write_batch(_record_batch(batch))
-    part.replace(path)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return count
 
 
@@ -69,8 +72,10 @@ class Shard:
             self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         except FileNotFoundError:
             raise UserError(f"{path} not found: run `dvc repro`") from None
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise UserError(f"{path} is not a shard of photographs: {error}") from None
+        if self._table.schema != SCHEMA:
+            raise UserError(f"{path} is not a shard of photographs: it has other columns")
         self._images = self._table["image"]
 
     def __len__(self) -> int:

@@ -1,47 +1,77 @@
-"""The comparison as a table in the terminal, and what to do next."""
+"""The comparison as a table, in the terminal or for a README, and what to do next."""
 
 from rich.console import Console
 from rich.table import Table
 
-from catdog import files, params, paths, plots
+from catdog import files, paths, plots
 from catdog.errors import UserError
 
 _SHARES = {"accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1"}
+_NUMBERS = {"roc_auc": "ROC AUC", "log_loss": "Log loss (nats)"}
 
 
-def show(console: Console, *, p: params.Params) -> None:
-    """Print metrics/evaluation.json as a table with intervals.
+def read() -> tuple[dict, dict]:
+    """metrics/evaluation.json and metrics/data.json.
 
     Raises:
         UserError: the pipeline has not run.
     """
     try:
-        found, data = files.read_json(paths.EVALUATION), files.read_json(paths.DATA_METRICS)
+        return files.read_json(paths.EVALUATION), files.read_json(paths.DATA_METRICS)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} not found: run `dvc repro`") from None
-    models = [name for name in plots.NAMES if name in found]
-    difference, source = found["difference"], data["source"]
-    tested = f"{found[models[0]]['test_photographs']:,} test {difference['things']}"
-    where = source.get("address") or source.get("path") or source["kind"]
-    table = Table(title=f"{where}: {tested}", title_justify="left", caption_justify="left")
-    table.add_column(f"{difference['confidence']:.0%} intervals in brackets")
-    for name in models:
+
+
+def show(console: Console) -> None:
+    """Print the comparison with intervals, and the next commands."""
+    found, data = read()
+    table = Table(title=_title(found, data), title_justify="left")
+    table.add_column(f"{found['difference']['confidence']:.0%} intervals in brackets")
+    for name in _models(found):
         table.add_column(plots.NAMES[name], justify="right")
-    for key, title in _SHARES.items():
-        table.add_row(title, *(_share(found[name], key) for name in models))
-    table.add_row("ROC AUC", *(_number(found[name], "roc_auc") for name in models))
-    table.add_row("Log loss (nats)", *(_number(found[name], "log_loss") for name in models))
-    table.add_row("Training", *(plots.duration(found[name]["train_seconds"]) for name in models))
-    table.add_row("Epochs, best", *(f"{found[name]['epochs']}, {found[name]['best_epoch']}" for name in models))
+    for row in _rows(found):
+        table.add_row(*row)
     console.print(table)
-    console.print(difference["words"], highlight=False)
+    console.print(found["difference"]["words"], highlight=False)
     console.print("\nNext:", highlight=False)
     for command, purpose in (
         ("make ui", "compare the runs in MLflow"),
         ("make report", f"open {paths.REPORT}"),
-        ('catdog promote --why "..."', "put the better model into use (in .venv/bin)"),
+        ("make promote", "put the better model into use, if it passes the gates"),
     ):
-        console.print(f"  {command:<28}{purpose}", highlight=False, markup=False)
+        console.print(f"  {command:<14}{purpose}", highlight=False, markup=False)
+
+
+def markdown() -> str:
+    """The same table for a README."""
+    found, data = read()
+    heads = [_title(found, data), *(plots.NAMES[name] for name in _models(found))]
+    lines = [heads, ["---"] + ["--:"] * (len(heads) - 1), *_rows(found)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _models(found: dict) -> list[str]:
+    return [name for name in plots.NAMES if name in found]
+
+
+def _title(found: dict, data: dict) -> str:
+    source = data["source"]
+    where = source.get("address") or source.get("path") or source["kind"]
+    tested = found[_models(found)[0]]["test_photographs"]
+    return f"{where.rsplit('/', 1)[-1]}: {tested:,} test {found['difference']['things']}"
+
+
+def _rows(found: dict) -> list[list[str]]:
+    models = [found[name] for name in _models(found)]
+    return [
+        *([title, *(_share(model, key) for model in models)] for key, title in _SHARES.items()),
+        *([title, *(_number(model, key) for model in models)] for key, title in _NUMBERS.items()),
+        ["Training", *(plots.duration(model["train_seconds"]) for model in models)],
+        ["Epochs, the best", *(f"{model['epochs']}, {model['best_epoch']}" for model in models)],
+        ["Parameters", *(f"{model['parameters']:,}" for model in models)],
+        ["Size of the file", *(f"{model['file_bytes'] / 1e6:.1f} MB" for model in models)],
+        ["Time per photograph", *(f"{model['milliseconds_per_photograph']:.0f} ms" for model in models)],
+    ]
 
 
 def _share(found: dict, key: str) -> str:

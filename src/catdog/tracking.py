@@ -27,8 +27,6 @@ EXPERIMENT = "catdog"
 EXPERIMENT_OF_DRAWINGS = "catdog-drawn"
 LOCAL_UI = "http://127.0.0.1:5000"
 _SECONDS_TO_ANSWER = 10
-# The UI then opens on training runs, and not on what it has for language models.
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # The same as in the project's own plots; the UI would pick them by chance, and may pick one twice.
 _COLOURS = {"cnn": "#D55E00", "xception": "#0072B2", "comparison": "#57606a"}
 
@@ -247,7 +245,7 @@ def _experiment(client: mlflow.MlflowClient, data: dict) -> str:
     found = client.get_experiment_by_name(name)
     if found and found.lifecycle_stage == "deleted":
         raise UserError(f"the MLflow experiment {name} is deleted: restore it with `mlflow experiments restore`")
-    return found.experiment_id if found else client.create_experiment(name, tags=_EXPERIMENT_TAGS)
+    return found.experiment_id if found else client.create_experiment(name)
 
 
 def _source_tags(data: dict) -> dict[str, str]:

@@ -1,0 +1,40 @@
+"""Photographs and shards made up from a seed, and the shipped knobs, for any test."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from catdog import params, photos, shards
+
+ROOT = Path(__file__).parents[1]
+
+
+def photograph(seed: int, size: tuple[int, int] = (96, 72)) -> np.ndarray:
+    """Smooth patches of colour, uint8 (height, width, 3) RGB, other ones for each seed; `size` is width, height."""
+    patches = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return cv2.resize(patches, size, interpolation=cv2.INTER_CUBIC)
+
+
+def jpeg(seed: int, size: tuple[int, int] = (96, 72)) -> bytes:
+    return photos.encode(photograph(seed, size))
+
+
+@pytest.fixture(scope="session")
+def knobs() -> params.Params:
+    """What the shipped params.yaml says."""
+    return params.load(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def make_shard(tmp_path: Path) -> Callable[..., shards.Shard]:
+    """`make_shard(seeds)`: a shard with a photograph for each of `seeds`, classes alternating."""
+
+    def make(seeds: range, *, name: str = "train", size: tuple[int, int] = (96, 72)) -> shards.Shard:
+        path = tmp_path / f"{name}.arrow"
+        shards.write(path, (shards.Row(f"id{s}", f"cat/{s}.jpg", s % 2, jpeg(s, size), f"group{s}") for s in seeds))
+        return shards.Shard(path)
+
+    return make

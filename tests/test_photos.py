@@ -1,0 +1,299 @@
+import io
+import struct
+import warnings
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from conftest import jpeg, photograph
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from catdog import archives, inspection, photos
+
+WIDTH, HEIGHT = 96, 72
+PICTURE = photograph(1, (WIDTH, HEIGHT))
+GREY = PICTURE[..., 1]
+
+
+def saved(image: Image.Image | np.ndarray, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def with_alpha(alpha: np.ndarray | int) -> Image.Image:
+    image = Image.fromarray(PICTURE)
+    image.putalpha(Image.fromarray(np.broadcast_to(np.uint8(alpha), GREY.shape).copy()))
+    return image
+
+
+def animation() -> bytes:
+    frames = [Image.fromarray(photograph(seed, (WIDTH, HEIGHT))).quantize(256) for seed in (1, 2, 3)]
+    return saved(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100)
+
+
+def palette_with_transparency() -> bytes:
+    image = Image.fromarray(PICTURE).quantize(64)
+    return saved(image, "PNG", transparency=image.getpixel((0, 0)))
+
+
+def camera_jpeg() -> bytes:
+    """With an EXIF block that holds a thumbnail, a complete JPEG inside the JPEG."""
+    return saved(PICTURE, "JPEG", quality=95, exif=Image.Exif().tobytes() + b"\0" * 20 + jpeg(2, (40, 30)))
+
+
+FILES = {
+    "baseline JPEG": (saved(PICTURE, "JPEG", quality=95), "JPEG", PICTURE),
+    "progressive JPEG": (saved(PICTURE, "JPEG", quality=95, progressive=True), "JPEG", PICTURE),
+    "JPEG with a thumbnail": (camera_jpeg(), "JPEG", PICTURE),
+    "JPEG with bytes after its end": (saved(PICTURE, "JPEG", quality=95) + b"and so on", "JPEG", PICTURE),
+    "grey JPEG": (saved(GREY, "JPEG", quality=95), "JPEG", GREY),
+    "CMYK JPEG": (saved(Image.fromarray(PICTURE).convert("CMYK"), "JPEG", quality=95), "JPEG", PICTURE),
+    "PNG": (saved(PICTURE, "PNG"), "PNG", PICTURE),
+    "palette PNG": (saved(Image.fromarray(PICTURE).quantize(256), "PNG"), "PNG", PICTURE),
+    "grey PNG of 16 bits": (saved(GREY.astype(np.uint16) * 257, "PNG"), "PNG", GREY),
+    "colour PNG of 16 bits": (
+        cv2.imencode(".png", PICTURE[..., ::-1].astype(np.uint16) * 257)[1].tobytes(),
+        "PNG",
+        PICTURE,
+    ),
+    "opaque PNG": (saved(with_alpha(255), "PNG"), "PNG", PICTURE),
+    "GIF": (animation(), "GIF", PICTURE),
+    "BMP": (saved(PICTURE, "BMP"), "BMP", PICTURE),
+    "WebP": (saved(PICTURE, "WEBP", quality=95), "WEBP", PICTURE),
+    "TIFF": (saved(PICTURE, "TIFF", compression="tiff_lzw"), "TIFF", PICTURE),
+    "grey TIFF of 16 bits": (saved(GREY.astype(np.uint16) * 257, "TIFF"), "TIFF", GREY),
+}
+
+
+def close(image: np.ndarray, expected: np.ndarray, tolerance: float = 6) -> bool:
+    if expected.ndim == 2:
+        expected = expected[..., None]
+    return bool(np.abs(image.astype(float) - expected).mean() < tolerance)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_format_gives_its_picture(name):
+    data, kind, expected = FILES[name]
+    photo = photos.standardise(data, image_size=299)
+    assert (photo.width, photo.height, photo.format) == (WIDTH, HEIGHT, kind)
+    decoded = photos.decode(photo.jpeg)
+    assert decoded.shape == (HEIGHT, WIDTH, 3)
+    assert close(decoded, expected)
+    assert not close(decoded, photograph(2, (WIDTH, HEIGHT)), 20)  # the test can tell
+
+
+def test_what_is_transparent_is_white():
+    half = np.where(np.arange(WIDTH) < WIDTH // 2, 0, 255)
+    decoded = photos.decode(photos.standardise(saved(with_alpha(half), "PNG"), image_size=299).jpeg)
+    edge = 8  # of JPEG's blocks
+    assert decoded[:, : WIDTH // 2 - edge].min() > 245
+    assert close(decoded[:, WIDTH // 2 + edge :], PICTURE[:, WIDTH // 2 + edge :])
+    decoded = photos.decode(photos.standardise(saved(with_alpha(128), "WEBP", lossless=True), image_size=299).jpeg)
+    assert close(decoded, (PICTURE / 2 + 127.5))
+    decoded = photos.decode(photos.standardise(palette_with_transparency(), image_size=299).jpeg)
+    assert decoded[0, 0].min() > 245
+
+
+# By the EXIF standard: orientation n means that the file's first row and column are the picture's ... and ...
+STORED = {
+    1: lambda picture: picture,  # top, left
+    2: lambda picture: picture[:, ::-1],  # top, right
+    3: lambda picture: picture[::-1, ::-1],  # bottom, right
+    4: lambda picture: picture[::-1],  # bottom, left
+    5: lambda picture: picture.transpose(1, 0, 2),  # left, top
+    6: lambda picture: picture.transpose(1, 0, 2)[::-1],  # right, top
+    7: lambda picture: picture.transpose(1, 0, 2)[::-1, ::-1],  # right, bottom
+    8: lambda picture: picture.transpose(1, 0, 2)[:, ::-1],  # left, bottom
+}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_pictures_are_turned_upright(kind, orientation):
+    block = Image.Exif()
+    block[0x0112] = orientation
+    data = saved(np.ascontiguousarray(STORED[orientation](PICTURE)), kind, exif=block, quality=95)
+    for image_size in (299, 24):  # as it is, and shrunk by the decoder
+        photo = photos.standardise(data, image_size=image_size)
+        assert (photo.width, photo.height) == (WIDTH, HEIGHT)
+        side = min(HEIGHT, image_size)
+        expected = cv2.resize(PICTURE, (side * 4 // 3, side), interpolation=cv2.INTER_AREA)
+        assert close(photos.decode(photo.jpeg), expected)
+        # In standard form nothing is left to turn.
+        assert photos.standardise(photo.jpeg, image_size=image_size).jpeg == photo.jpeg
+
+
+def exif(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """An EXIF block of entries (tag, type, count, value in 4 bytes)."""
+    packed = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + packed + bytes(4)
+
+
+TURN = (0x0112, 3, 1, b"\6\0\0\0")
+EXIF = {
+    "no such orientation": (exif((0x0112, 3, 1, b"\x09\0\0\0")), False),
+    "text for an orientation": (exif((0x0112, 2, 4, b"six\0")), False),
+    "nonsense": (b"Exif\0\0MM\0*nonsense", False),
+    "text for a resolution": (exif(TURN, (0x011A, 2, 4, b"abc\0")), True),
+    "text for a number": (exif(TURN, (0x0128, 2, 4, b"abc\0")), True),
+    "a number for text": (exif(TURN, (0x010E, 5, 1, bytes(4))), True),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of corrupt EXIF data
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+@pytest.mark.parametrize("name", EXIF)
+def test_damage_to_exif_says_nothing_about_the_pixels(name, mode):
+    block, turned = EXIF[name]
+    photo = photos.standardise(saved(Image.fromarray(PICTURE).convert(mode), "JPEG", exif=block), image_size=299)
+    assert (photo.width, photo.height) == ((HEIGHT, WIDTH) if turned else (WIDTH, HEIGHT))
+
+
+def test_the_content_decides_not_the_name(tmp_path):
+    misnamed = tmp_path / "photo.jpg"
+    misnamed.write_bytes(FILES["PNG"][0])
+    file = archives.File("cat/photo.jpg", 0, None, str(misnamed))
+    found = inspection.inspect_file(file, inspection.Settings(image_size=299, min_side=16, max_megapixels=64))
+    assert (found.reason, found.format, found.width, found.height) == ("", "PNG", WIDTH, HEIGHT)
+
+
+def huge(kind: str) -> bytes:
+    """A few bytes whose header promises 50,000 x 40,000 pixels; there is nothing to decode."""
+    data = bytearray(saved(PICTURE[:8, :8], kind))
+    width, height = 50_000, 40_000
+    if kind == "PNG":
+        data[16:24] = struct.pack(">II", width, height)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    elif kind == "JPEG":
+        at = data.index(b"\xff\xc0")
+        data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    elif kind == "GIF":
+        data[6:10] = struct.pack("<HH", width, height)
+    elif kind == "BMP":
+        data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
+
+
+def test_a_bomb_is_refused_by_its_header():
+    for kind in ("PNG", "JPEG", "GIF", "BMP"):
+        with warnings.catch_warnings(), pytest.raises(photos.Unreadable, match="^too large: 50000 x 40000 pixels"):
+            warnings.simplefilter("error")
+            photos.standardise(huge(kind), image_size=299)
+
+
+REFUSED = {
+    "empty": (b"", "^empty$"),
+    "text": (b"Not a photograph.\n", "^not an image$"),
+    "HTML": (b"<!doctype html><title>404</title>", "^not an image$"),
+    "PDF": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "^not an image$"),
+    "half a JPEG": (jpeg(1)[:1500], "^truncated$"),
+    "a JPEG without its last byte": (jpeg(1)[:-1], "^truncated$"),
+    "a progressive JPEG without its last scans": (FILES["progressive JPEG"][0][:-1000], "^truncated$"),
+    # The thumbnail's end is not the end.
+    "a camera's JPEG cut short": (camera_jpeg()[:-500], "^(truncated|damaged: .+)$"),
+    "half a CMYK JPEG": (FILES["CMYK JPEG"][0][:-1500], "^truncated$"),
+    "half a PNG": (FILES["PNG"][0][:2000], "^truncated$"),
+    "half a GIF": (animation()[:2000], "^(truncated|damaged: .+)$"),
+    "half a WebP": (FILES["WebP"][0][:500], "^(truncated|damaged: .+|not an image)$"),
+    "half a TIFF": (FILES["TIFF"][0][:5000], "^(truncated|damaged: .+|not an image)$"),
+    "a JPEG of nothing but its beginning": (b"\xff\xd8\xff\xe0", "^(truncated|damaged: .+|not an image)$"),
+    "too large": (saved(photograph(1, (1100, 1000)), "JPEG"), r"^too large: 1100 x 1000 pixels, .* 1 megapixels$"),
+    "too small": (saved(photograph(1, (100, 15)), "PNG"), "^too small: 100 x 15 pixels, the limit is 16$"),
+    "flat": (saved(np.full((80, 80, 3), 117, np.uint8), "JPEG"), "^a single flat colour$"),
+    "nothing but transparent": (saved(with_alpha(0), "PNG"), "^a single flat colour$"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of corrupt data
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_reason_of_a_refusal(name):
+    data, reason = REFUSED[name]
+    with pytest.raises(photos.Unreadable, match=reason):
+        photos.standardise(data, image_size=299, min_side=16, max_megapixels=1)
+
+
+def test_limits_are_inclusive():
+    photos.standardise(saved(photograph(1, (1000, 1000)), "JPEG"), image_size=64, max_megapixels=1)
+    photos.standardise(saved(photograph(1, (16, 40)), "PNG"), image_size=64, min_side=16)
+
+
+@settings(max_examples=60, deadline=None)
+@given(width=st.integers(8, 400), height=st.integers(8, 400), image_size=st.integers(8, 300), kind=st.booleans())
+def test_the_short_side_shrinks_to_image_size_and_never_grows(width, height, image_size, kind):
+    data = saved(photograph(3, (width, height)), "JPEG" if kind else "PNG")
+    photo = photos.standardise(data, image_size=image_size)
+    assert (photo.width, photo.height) == (width, height)
+    now = photos.decode(photo.jpeg).shape[1::-1]
+    assert min(now) == min(width, height, image_size)
+    # To the pixel, and one more where the decoder shrank first and rounded up.
+    assert abs(max(now) - max(width, height) * min(now) / min(width, height)) < 1.5 + max(now) / min(now)
+
+
+def test_a_jpeg_in_standard_form_keeps_its_bytes():
+    for data in (jpeg(1), FILES["progressive JPEG"][0]):
+        assert photos.standardise(data, image_size=HEIGHT).jpeg == data
+        assert photos.standardise(data, image_size=HEIGHT - 1).jpeg != data
+    assert photos.standardise(FILES["grey JPEG"][0], image_size=299).jpeg != FILES["grey JPEG"][0]
+
+
+@pytest.mark.parametrize("size", [24, 64, 72, 150])
+@pytest.mark.parametrize("name", ["baseline JPEG", "CMYK JPEG", "PNG"])
+def test_pixels_for_a_model(name, size):
+    standard = photos.standardise(FILES[name][0], image_size=64).jpeg
+    found = photos.pixels(standard, size)
+    assert (found.shape, found.dtype) == ((size, size, 3), np.uint8)
+    assert close(found, cv2.resize(PICTURE, (size, size), interpolation=cv2.INTER_AREA))
+    again = photos.pixels(photos.standardise(FILES[name][0], image_size=64).jpeg, size)
+    np.testing.assert_array_equal(found, again)
+
+
+MAGIC = [data[:12] for data, _, _ in FILES.values()] + [b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBPVP8X", b"II*\0", b"MM\0*"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.one_of(st.binary(), st.builds(bytes.__add__, st.sampled_from(MAGIC), st.binary(max_size=200))))
+def test_no_bytes_do_worse_than_be_unreadable(data):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        readable(data)
+
+
+@pytest.mark.parametrize(
+    ("cases", "names"),
+    [
+        (2000, ["baseline JPEG", "progressive JPEG", "grey JPEG", "CMYK JPEG", "JPEG with a thumbnail"]),
+        (600, ["PNG", "palette PNG", "grey PNG of 16 bits", "GIF", "BMP", "WebP", "TIFF", "grey TIFF of 16 bits"]),
+    ],
+)
+def test_damaged_files_do_no_worse_than_be_unreadable(cases, names):
+    rng = np.random.default_rng(5)
+    survived = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for case in range(cases):
+            data = bytearray(FILES[names[case % len(names)]][0])
+            for _ in range(rng.integers(1, 6)):
+                # Half of the damage to the headers, which decoders believe.
+                at = rng.integers(200 if rng.random() < 0.5 else len(data))
+                data[at] = rng.integers(256)
+            if rng.random() < 0.1:
+                del data[rng.integers(len(data)) :]
+            survived += readable(bytes(data))
+    assert 0.2 * cases < survived < 0.9 * cases
+
+
+def readable(data: bytes) -> bool:
+    try:
+        photo = photos.standardise(data, image_size=32, max_megapixels=1)
+    except photos.Unreadable as error:
+        assert "\n" not in str(error)
+        return False
+    # Once taken, it can be used at any size.
+    assert photos.decode(photo.jpeg).ndim == 3
+    for size in (8, 24, 90):
+        assert photos.pixels(photo.jpeg, size).shape == (size, size, 3)
+    return True

@@ -1,0 +1,215 @@
+"""The real five stages, by DVC and by MLflow, on a few hundred photographs (drawings where there are none at hand)."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PHOTOGRAPHS = ROOT.parent / "shared/data/cats-and-dogs-originals-600.zip"
+COUNT = 300
+
+pytestmark = pytest.mark.slow
+
+
+class Project:
+    """A fresh clone with photographs of its own and small params."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "DVC_"))},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "COLUMNS": "160",
+        }
+
+    def run(self, *command: str, fails: bool = False) -> str:
+        done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True)
+        said = done.stdout + done.stderr
+        assert (done.returncode != 0) == fails, f"{command} exited with {done.returncode}:\n{said}"
+        return said
+
+    def json(self, path: str) -> dict:
+        return json.loads((self.folder / path).read_text())
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", message)
+
+    @property
+    def client(self) -> mlflow.MlflowClient:
+        return mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+
+    def runs(self, name: str) -> list[mlflow.entities.Run]:
+        experiments = [e.experiment_id for e in self.client.search_experiments()]
+        found = self.client.search_runs(experiments)
+        return [run for run in found if run.info.run_name == name]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    folder = tmp_path_factory.mktemp("clone") / "project"
+    tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    for name in tracked.stdout.splitlines():
+        if not name.startswith(("plots/", "metrics/", "reports/", "dvc.lock")) and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    made = Project(folder)
+    made.run("git", "init", "-q")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["prepare"]["drawings"] = COUNT
+    params["train_cnn"] |= {"filters": [16, 32, 64], "image_sizes": [32, 48], "epochs": [2, 3], "batch_size": 32}
+    params["train_xception"] |= {"image_size": 150, "epochs": 8}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    _bring_photographs(made)
+    made.commit("start")
+    made.said = made.run("dvc", "repro")  # type: ignore[attr-defined]
+    made.commit("results")
+    return made
+
+
+def _bring_photographs(project: Project) -> None:
+    if not PHOTOGRAPHS.exists():
+        project.run("catdog", "fetch", "drawn")
+        return
+    with zipfile.ZipFile(PHOTOGRAPHS) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
+        for name in random.Random(0).sample(names, COUNT):
+            archive.extract(name, project.folder / "data/raw")
+
+
+def test_every_stage_ran_and_left_what_is_relied_on(project: Project) -> None:
+    data, evaluation = project.json("metrics/data.json"), project.json("metrics/evaluation.json")
+    assert data["files"] == data["kept"] + sum(data["reasons"].values()) == COUNT
+    assert data["source"]["sha256"]
+    manifest = pd.read_csv(project.folder / "data/prepared/manifest.csv")
+    assert len(manifest) == COUNT
+    for name in ("cnn", "xception"):
+        for key in ("accuracy", "precision", "recall", "f1", "roc_auc"):
+            low, high = evaluation[name]["intervals"][key]
+            assert 0 <= low <= evaluation[name][key] <= high <= 1
+        assert evaluation[name]["log_loss"] > 0
+        assert evaluation[name]["test_photographs"] == sum(data["counts"]["test"].values())
+        trained = project.json(f"metrics/train_{name}.json")
+        assert trained["seconds"] > 0
+        history = pd.read_csv(project.folder / f"plots/history_{name}.csv")
+        assert list(history["epoch"]) == list(range(1, trained["epochs"] + 1))
+    assert (project.folder / "reports/comparison.html").stat().st_size > 100_000
+    if PHOTOGRAPHS.exists():
+        assert evaluation["xception"]["accuracy"] > 0.9
+
+
+def test_dvc_and_mlflow_agree_and_models_are_registered(project: Project) -> None:
+    evaluation = project.json("metrics/evaluation.json")
+    for name in ("cnn", "xception"):
+        [run] = project.runs(name)
+        assert run.info.status == "FINISHED"
+        history = pd.read_csv(project.folder / f"plots/history_{name}.csv")
+        logged = project.client.get_metric_history(run.info.run_id, "val_loss")
+        assert [(m.step, m.value) for m in logged] == list(zip(history["epoch"], history["val_loss"], strict=True))
+        for key in ("accuracy", "log_loss"):
+            assert run.data.metrics[f"test_{key}"] == evaluation[name][key]
+        [version] = project.client.search_model_versions(f"name='catdog-{name}'")
+        assert version.tags["run_id"] == run.info.run_id
+        trained = project.json(f"models/{name}/run.json")
+        assert trained["model_sha256"] == version.tags["model_sha256"]
+    [comparison] = project.runs("comparison")
+    assert "compare-runs" in comparison.data.tags["mlflow.note.content"]
+
+
+def test_nothing_changed_nothing_runs(project: Project) -> None:
+    assert "Data and pipelines are up to date" in project.run("dvc", "repro")
+
+
+def test_dvc_commands_say_something_useful(project: Project) -> None:
+    assert "xception.accuracy" in project.run("dvc", "metrics", "show")
+    dag = project.run("dvc", "dag")
+    assert all(stage in dag for stage in ("prepare", "augment", "train_cnn", "train_xception", "evaluate"))
+    project.run("dvc", "plots", "show")
+    page = (project.folder / "dvc_plots/index.html").read_text()
+    assert "val_accuracy" in page
+    assert "true_positive_rate" in page
+
+
+def test_a_changed_knob_of_one_model_runs_that_model_and_evaluate(project: Project) -> None:
+    said = project.run("dvc", "exp", "run", "-S", "train_cnn.dropout=0.3", "--name", "more-dropout")
+    ran = {line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")}
+    assert ran == {"train_cnn", "evaluate"}
+    assert "train_cnn.dropout" in project.run("dvc", "params", "diff")
+    assert "cnn.log_loss" in project.run("dvc", "metrics", "diff", "--all")
+    newest, *_ = project.runs("cnn")
+    assert newest.data.tags["DVC_EXP_NAME"] == "more-dropout"
+    assert newest.data.params["dropout"] == "0.3"
+    assert len(project.runs("xception")) == 1
+
+
+def test_killed_and_started_again_it_goes_on_in_the_same_run(project: Project) -> None:
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["train_cnn"]["dropout"] = 0.25
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    before = {run.info.run_id for run in project.runs("cnn")}
+    training = subprocess.Popen(
+        ["dvc", "repro", "train_cnn"],
+        cwd=project.folder,
+        env=project.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    checkpoint = project.folder / "data/checkpoints/cnn.npz"
+    deadline = time.monotonic() + 240
+    while not checkpoint.exists() and training.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(training.pid, signal.SIGKILL)
+    training.wait()
+    assert checkpoint.exists(), "killed too late: there was nothing to go on from"
+    [killed] = [run for run in project.runs("cnn") if run.info.run_id not in before]
+
+    project.run("dvc", "repro", "train_cnn")
+    assert project.json("models/cnn/run.json")["run_id"] == killed.info.run_id
+    steps = [metric.step for metric in project.client.get_metric_history(killed.info.run_id, "val_loss")]
+    assert steps == list(range(1, project.json("metrics/train_cnn.json")["epochs"] + 1))
+    assert not checkpoint.exists()
+
+
+def test_mlflow_project_nests_its_runs(project: Project) -> None:
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["train_xception"]["dropout"] = 0.1
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    project.run("mlflow", "run", ".", "--env-manager=local", "--experiment-name=catdog")
+    newest, *_ = project.runs("xception")
+    parent = project.client.get_run(newest.data.tags["mlflow.parentRunId"])
+    assert parent.info.experiment_id == newest.info.experiment_id
+    assert parent.info.status == "FINISHED"
+    assert newest.data.params["dropout"] == "0.1"
+    # The frozen features of the same photographs were not computed again.
+    assert newest.info.end_time - newest.info.start_time < 60_000
+    project.run("mlflow", "run", ".", "--env-manager=local", "-e", "prepare")
+
+
+def test_from_the_registry_to_use_and_back_to_the_photographs(project: Project, tmp_path: Path) -> None:
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["promote"] |= {"min_accuracy": 0.5, "max_log_loss": 2.0, "max_calibration_error": 0.9}
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    project.commit("gates that a small training passes")
+    assert "champion: catdog version 1" in project.run("catdog", "promote", "--why", "first")
+    photographs = sorted((project.folder / "data/raw").rglob("*.jpg"))[:5]
+    out = tmp_path / "out.csv"
+    project.run("catdog", "predict", *map(str, photographs), "--out", str(out))
+    answers = pd.read_csv(out)
+    assert list(answers["path"]) == [str(path) for path in photographs]
+    assert answers["probability"].between(0, 1).all()
+    assert "first" in project.run("catdog", "history")
+    assert "broken" not in project.run("catdog", "trace")

@@ -1,0 +1,249 @@
+"""The real stages prepare and augment, in a folder of their own."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, jpeg, photograph
+
+from catdog import photos, shards
+
+SPLITS = ("train", "val", "test")
+OUTPUTS = [f"data/prepared/{name}" for name in ("train.arrow", "val.arrow", "test.arrow", "manifest.csv")]
+OUTPUTS.append("metrics/data.json")
+GOOD = {
+    f"{folder}/{seed}.jpg": jpeg(seed)
+    for folder, first in (("Cat", 0), ("Dog", 40))
+    for seed in range(first, first + 40)
+}
+KEPT_TOO = {
+    "Cat/misnamed.jpg": cv2.imencode(".png", photograph(100, (640, 480)))[1].tobytes(),
+    'Dog/deep/er/the one, "quoted" and ü.JPEG': jpeg(101, (480, 640)),
+    "Cat/twin-1.jpg": jpeg(102),
+}
+# Files that can't be kept: what the manifest is to say of them.
+BAD = {
+    "Cat/empty.jpg": (b"", "empty"),
+    "Dog/notes.txt": (b"Not a photograph.\n", "not an image"),
+    "Dog/cut.jpg": (jpeg(103)[:2000], "truncated"),
+    "Cat/tiny.jpg": (jpeg(104, (90, 10)), "too small: 90 x 10 pixels, the limit is 16"),
+    "Cat/huge.jpg": (jpeg(105, (1500, 1000)), "too large: 1500 x 1000 pixels, the limit is 1 megapixels"),
+    "Dog/grey.png": (cv2.imencode(".png", np.full((50, 50), 128, np.uint8))[1].tobytes(), "a single flat colour"),
+    "Cat/twin-2.jpg": (jpeg(102), "duplicate: same bytes as Cat/twin-1.jpg"),
+    "Cat/twin-3.jpg": (jpeg(102), "duplicate: same bytes as Cat/twin-1.jpg"),
+    "Cat/both.jpg": (jpeg(106), "conflicting labels: same bytes as Dog/both.jpg"),
+    "Dog/both.jpg": (jpeg(106), "conflicting labels: same bytes as Cat/both.jpg"),
+    "Horse/1.jpg": (jpeg(107), "unknown class"),
+    "loose.jpg": (jpeg(108), "unknown class"),
+}
+PASSED_OVER = {"Cat/.hidden.jpg": jpeg(109), ".DS_Store": b"x", "Dog/Thumbs.db": b"x", "README.md": b"# Photographs\n"}
+
+
+def project(folder: Path, photographs: dict[str, bytes], **prepare) -> Path:
+    """A folder to run stages in, with these files in data/raw."""
+    knobs = yaml.safe_load((ROOT / "params.yaml").read_text())
+    knobs["prepare"] |= {"image_size": 64, "max_megapixels": 1, "val_fraction": 0.25, "test_fraction": 0.25} | prepare
+    knobs["augment"] |= {"variants": 2}
+    (folder / "data" / "raw").mkdir(parents=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(knobs))
+    for name, data in photographs.items():
+        path = folder / "data" / "raw" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def run(stage: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "src" / f"{stage}.py"]
+    return subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True)
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in OUTPUTS}
+
+
+def made(folder: Path) -> list[str]:
+    """All files but those that were there before any stage ran."""
+    given = ("params.yaml", "data/raw/")
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if not name.startswith(given))
+
+
+def refused(done: subprocess.CompletedProcess) -> str:
+    """The one line that a person is told."""
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if not line.startswith("checking photographs: ")]
+    assert len(said) == 1, done.stderr
+    assert said[0].startswith("error: ")
+    return said[0]
+
+
+PLANTED = GOOD | KEPT_TOO | {name: data for name, (data, _) in BAD.items()} | PASSED_OVER
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    folder = project(tmp_path_factory.mktemp("prepared"), PLANTED)
+    done = run("prepare", folder)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(GOOD) + len(KEPT_TOO)} of {len(PLANTED) - len(PASSED_OVER)} files kept" in done.stdout
+    assert made(folder) == sorted(OUTPUTS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def account(prepared) -> pd.DataFrame:
+    return pd.read_csv(prepared / "data/prepared/manifest.csv", keep_default_na=False, dtype=str)
+
+
+def test_every_file_is_accounted_for_with_a_reason(account):
+    assert list(account["source"]) == sorted(GOOD | KEPT_TOO | BAD)
+    reasons = dict(zip(account["source"], account["reason"], strict=True))
+    assert {name: reason for name, reason in reasons.items() if reason} == {n: reason for n, (_, reason) in BAD.items()}
+    for row in account.itertuples():
+        assert row.id == hashlib.sha256(PLANTED[row.source]).hexdigest()
+        assert row.label == {"Cat": "cat", "Dog": "dog"}.get(row.source.split("/")[0], "")
+        assert (row.split in SPLITS) == (not row.reason) == bool(row.group)
+    by_source = account.set_index("source")
+    misnamed = by_source.loc["Cat/misnamed.jpg"]
+    assert (misnamed["format"], misnamed["width"], misnamed["height"]) == ("PNG", "640", "480")
+
+
+def test_the_shards_hold_what_the_account_says(prepared, account):
+    kept = account[account["reason"] == ""].set_index("id")
+    met = set()
+    for split in SPLITS:
+        shard = shards.Shard(prepared / f"data/prepared/{split}.arrow")
+        assert shard.ids == sorted(shard.ids)
+        for index, row in enumerate(map(shard.row, range(len(shard)))):
+            of = kept.loc[row.id]
+            assert (row.source, row.group, split) == (of["source"], of["group"], of["split"])
+            assert ("cat", "dog")[shard.labels[index]] == of["label"]
+            whole = photos.standardise(PLANTED[row.source], image_size=64)
+            assert row.image == whole.jpeg
+            assert min(photos.decode(row.image).shape[:2]) == 64
+        assert met.isdisjoint(shard.ids)
+        met.update(shard.ids)
+    assert met == set(kept.index)
+
+
+def test_the_counts_add_up(prepared, account):
+    told = json.loads((prepared / "metrics/data.json").read_text())
+    assert told["files"] == len(account) == told["kept"] + sum(told["reasons"].values())
+    assert told["reasons"] == Counter(reason.split(":")[0] for _, reason in BAD.values())
+    kept = account[account["reason"] == ""]
+    assert told["kept"] == len(kept) == sum(sum(split.values()) for split in told["counts"].values())
+    for split in SPLITS:
+        assert told["counts"][split] == Counter(kept.loc[kept["split"] == split, "label"])
+    source = told["source"]
+    assert (source["kind"], source["path"], source["files"]) == ("own", "data/raw", len(account))
+    assert source["size"] == sum(len(PLANTED[name]) for name in account["source"])
+    assert re.fullmatch("[0-9a-f]{64}", source["sha256"])
+
+
+@pytest.fixture(scope="module")
+def augmented(prepared) -> Path:
+    done = run("augment", prepared)
+    assert done.returncode == 0, done.stderr
+    return prepared
+
+
+def test_variants_stand_under_their_photographs_name(augmented):
+    train = shards.Shard(augmented / "data/prepared/train.arrow")
+    variants = shards.Shard(augmented / "data/augmented/train.arrow")
+    assert variants.ids == [i for i in train.ids for _ in range(2)]
+    assert list(variants.labels) == [label for label in train.labels for _ in range(2)]
+    pictures = {variants.jpeg(index) for index in range(len(variants))} | {train.jpeg(i) for i in range(len(train))}
+    assert len(pictures) == 3 * len(train)
+    assert cv2.imread(str(augmented / "plots/augmented.png")) is not None
+
+
+# Runs the stage named in argv[2] up to the moment given by argv[3:]: so many rows into this shard.
+DIES = """
+import os, runpy, signal, sys
+stage, name, rows = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(stage))
+from catdog import shards
+write = shards.write
+
+def deadly(path, found):
+    def until():
+        for count, row in enumerate(found):
+            if path.name == name and count == int(rows):
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield row
+    return write(path, until())
+
+shards.write = deadly
+runpy.run_path(stage, run_name="__main__")
+"""
+
+
+def killed(stage: str, folder: Path, name: str, rows: int) -> None:
+    command = [sys.executable, "-c", DIES, str(ROOT / "src" / f"{stage}.py"), name, str(rows)]
+    assert subprocess.run(command, cwd=folder, stderr=subprocess.DEVNULL).returncode == -signal.SIGKILL
+
+
+def test_killed_and_run_again_it_gives_the_same_bytes(augmented, tmp_path):
+    folder = project(tmp_path / "again", PLANTED)
+    killed("prepare", folder, ".spool.arrow", 30)
+    assert [name for name in made(folder) if not name.endswith(".part")] == []
+    killed("prepare", folder, "val.arrow", 3)
+    assert not (folder / "data/prepared/val.arrow").exists()
+    assert run("prepare", folder).returncode == 0
+    assert made(folder) == sorted(OUTPUTS)
+    assert outputs(folder) == outputs(augmented)
+    killed("augment", folder, "train.arrow", 10)
+    assert not (folder / "data/augmented/train.arrow").exists()
+    assert run("augment", folder).returncode == 0
+    assert made(folder) == made(augmented)
+    for name in ("data/augmented/train.arrow", "plots/augmented.png"):
+        assert (folder / name).read_bytes() == (augmented / name).read_bytes()
+
+
+CATS = {name: data for name, data in GOOD.items() if name.startswith("Cat")}
+REFUSALS = {
+    "no photographs of a class": (CATS, {}, "data/raw holds no photographs of dog"),
+    "none that is usable": (CATS | {"Dog/a.jpg": b"", "Dog/b.jpg": b"x"}, {}, "no usable photographs of dog for train"),
+    "too few to split": (CATS | {"Dog/a.jpg": jpeg(50)}, {}, "no usable photographs of dog for "),
+    "an empty folder": ({}, {"source": "empty"}, "empty holds no photographs"),
+    "no such folder": ({}, {"source": "nowhere"}, "nowhere"),
+    "a bad knob": (CATS, {"val_fraction": 0.9}, "prepare.val_fraction should be less than 0.5"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_a_person_can_cause_is_one_line_and_leaves_nothing(name, tmp_path):
+    photographs, knobs, said = REFUSALS[name]
+    folder = project(tmp_path, photographs, **knobs)
+    (tmp_path / "empty").mkdir()
+    assert said in refused(run("prepare", folder))
+    assert made(folder) == []
+
+
+def test_augment_before_prepare_is_one_line(tmp_path):
+    folder = project(tmp_path, {})
+    assert "data/prepared/train.arrow not found: run `dvc repro`" in refused(run("augment", folder))
+    assert made(folder) == []
+
+
+def test_neither_tensorflow_nor_mlflow_is_imported(prepared, tmp_path):
+    # By the stages as they run, workers included; those that they start inherit the variable.
+    folder = project(tmp_path, PLANTED)
+    for stage in ("prepare", "augment"):
+        done = run(stage, folder, PYTHONPROFILEIMPORTTIME="1")
+        assert done.returncode == 0
+        imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+        assert {"catdog", "cv2", "pyarrow"} <= imported
+        assert imported.isdisjoint({"tensorflow", "keras", "mlflow", "sklearn", "torch", "jax"})

@@ -1,0 +1,201 @@
+"""What a training leaves and evaluate publishes: the same twice is the same once, and other stores are no obstacle."""
+
+import json
+import runpy
+import shutil
+from pathlib import Path
+
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from training_fixtures import REPOSITORY, noise, params, tracked
+
+from catdog import cnn_training, evaluation, files, lineage, models, paths, publication, registry, tracking
+from catdog import shards as shards_
+from catdog import trained as trained_
+from catdog.training import Result
+
+INPUTS = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL]
+DATA = {
+    "source": {"kind": "folder", "path": "/photos", "sha256": "ab" * 32},
+    "files": 41,
+    "kept": 40,
+    "counts": {split: {"cat": 10, "dog": 10} for split in ("train", "val", "test")},
+    "reasons": {"damaged": 1},
+}
+P = params()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project after both trainings, whose models are small and know nothing."""
+    folder = tmp_path_factory.mktemp("project")
+    with tracked(folder) as client:
+        for seed, path in enumerate([*INPUTS, paths.TEST]):
+            noise(path, 20, seed=seed)
+        files.write_json(paths.DATA_METRICS, DATA)
+        Path("params.yaml").write_text(yaml.safe_dump(P.model_dump()))
+        for name in evaluation.NAMES:
+            train(client, name)
+        yield client
+
+
+def train(client: mlflow.MlflowClient, name: str) -> None:
+    keras.utils.set_random_seed(len(name))
+    model = cnn_training.finished(models.cnn(P.train_cnn), P.train_cnn)
+    rows = [(1, 0.9, 0.5, 2.0), (2, 0.6, 0.7, 2.0), (3, 0.7, 0.6, 2.0)]
+    history = pd.DataFrame(rows, columns=["epoch", "val_loss", "val_accuracy", "seconds"])
+    history = history.assign(image_size=24, train_loss=0.5, train_accuracy=0.5, learning_rate=0.1)
+    result = Result(history=history, best_epoch=2, seconds=6.0)
+    with tracking.training_run(
+        client, name, knobs=trained_.knobs(P, f"train_{name}"), inputs=INPUTS, data=DATA
+    ) as tracked_:
+        trained_.leave(
+            name,
+            model,
+            result,
+            tracked_,
+            p=P,
+            inputs=INPUTS,
+            seconds={"features": 4.0, "training": 6.0},
+            figures={"engine": "openvino"},
+        )
+
+
+def run_of(name: str) -> dict:
+    return files.read_json(paths.MODELS[name] / paths.RUN_FILE)
+
+
+def versions(client: mlflow.MlflowClient) -> dict[str, list[str]]:
+    """The runs of the versions of each registered model, oldest first."""
+    found = {name: client.search_model_versions(f"name='{name}'") for name in registry.NAMES.values()}
+    return {
+        name: [version.run_id for version in sorted(versions, key=lambda v: int(v.version))]
+        for name, versions in found.items()
+    }
+
+
+# ---- what a training leaves -----------------------------------------------------------------------------------------
+
+
+def test_a_training_leaves_its_model_its_run_and_its_figures(project):
+    figures = files.read_json(paths.train_metrics("cnn"))
+    assert figures["seconds"] == 10.0
+    assert figures["epochs"] == 3
+    assert figures["best_epoch"] == 2
+    assert (figures["val_loss"], figures["val_accuracy"]) == (0.6, 0.7)
+    assert figures["seconds_to_95"] == 8.0  # features, then two epochs
+    assert figures["engine"] == "openvino"
+    model = paths.MODELS["cnn"] / paths.MODEL_FILE
+    assert figures["file_bytes"] == model.stat().st_size
+    assert figures["parameters"] == keras.saving.load_model(model).count_params()
+    assert pd.read_csv(paths.history("cnn"))["epoch"].tolist() == [1, 2, 3]
+    said = run_of("cnn")
+    assert said["model_sha256"] == lineage.sha256(model)
+    assert said["digests"] == {path.as_posix(): lineage.md5(path) for path in INPUTS}
+    assert sorted(path.name for path in Path("models").iterdir()) == ["cnn", "xception"]
+
+    run = project.get_run(said["run_id"])
+    assert run.data.tags["engine"] == "openvino"
+    assert run.data.metrics["train_seconds"] == 10.0
+    assert run.data.params["learning_rate"] == str(P.train_cnn.learning_rate)
+    assert run.data.params["augment.variants"] == str(P.augment.variants)
+    assert project.get_logged_model(said["model_id"]).source_run_id == said["run_id"]
+
+
+# ---- what evaluate publishes ----------------------------------------------------------------------------------------
+
+
+def test_evaluate_publishes_once_what_it_finds_twice(project):
+    client, test = project, shards_.Shard(paths.TEST)
+    answers = evaluation.ask(P, test)
+    found = evaluation.figures(P, answers)
+    predictions = evaluation.predictions(answers)
+    assert found["cnn"]["test_photographs"] == 20
+    assert predictions["cnn"].between(0, 1).all()
+    right = ((predictions["cnn"] >= P.evaluate.threshold) == predictions["label"]).mean()
+    assert found["cnn"]["accuracy"] == pytest.approx(right)
+
+    files.write_json(paths.EVALUATION, found)
+    picture = Path("roc.png")
+    picture.write_bytes(b"picture")
+    published = {"found": found, "predictions": predictions, "pictures": {"roc": picture, "none": Path("none.png")}}
+    runs = publication.publish(client, P, **published, test=test)
+    before = {name: client.get_run(run_of(name)["run_id"]) for name in evaluation.NAMES}
+    again = publication.publish(client, P, **published, test=test)
+
+    # A comparison each time, beside the trainings.
+    assert list(runs) == list(again) == ["cnn", "xception", "comparison"]
+    comparison = client.get_run(runs["comparison"]["run_id"])
+    assert comparison.info.run_id != again["comparison"]["run_id"]
+    assert comparison.info.experiment_id == run_of("cnn")["experiment_id"]
+    assert comparison.info.status == "FINISHED"
+    assert comparison.data.metrics["difference.accuracy"] == found["difference"]["accuracy"]["difference"]
+    note = comparison.data.tags["mlflow.note.content"]
+    assert found["difference"]["headline"] in note
+    assert all(run_of(name)["run_id"] in note for name in evaluation.NAMES)
+    [execution] = [tag for tag in comparison.data.tags if tag.startswith("execution.")]
+    local = mlflow.artifacts.download_artifacts(run_id=comparison.info.run_id, artifact_path="predictions.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(local), predictions)
+    assert [f.path for f in client.list_artifacts(comparison.info.run_id, "plots")] == ["plots/roc.png"]
+
+    # On the trainings, each value once, and nothing else of theirs touched.
+    for name in evaluation.NAMES:
+        run = client.get_run(run_of(name)["run_id"])
+        assert run.data.tags[execution] == "member"
+        assert run.info.status == "FINISHED"
+        assert run.info.end_time == before[name].info.end_time
+        attached = {key for key in run.data.metrics if key.startswith("test_")}
+        assert {"test_accuracy", "test_log_loss", "test_roc_auc"} <= attached
+        assert run.data.metrics["test_accuracy"] == found[name]["accuracy"]
+        for key in attached:
+            assert len(client.get_metric_history(run.info.run_id, key)) == 1, key
+
+    # One version of each model, with what the gates read.
+    assert versions(client) == {registry.NAMES[name]: [run_of(name)["run_id"]] for name in evaluation.NAMES}
+    version = client.get_model_version("catdog-cnn", "1")
+    expected = {
+        "test_digest": test.digest,
+        "evaluation_run_id": again["comparison"]["run_id"],
+        "source_kind": "folder",
+        "model_sha256": run_of("cnn")["model_sha256"],
+        "data_digest": lineage.md5(paths.TRAIN),
+        "git_commit": lineage.git()["git.commit"],
+        "accuracy": str(found["cnn"]["accuracy"]),
+    }
+    assert expected.items() <= version.tags.items()
+
+
+def test_the_stage_registers_a_new_model_as_a_new_version(project):
+    train(project, "cnn")
+    for _ in range(2):
+        runpy.run_path(str(REPOSITORY / "src/evaluate.py"), run_name="__main__")
+    found = versions(project)
+    assert found["catdog-cnn"][-1] == run_of("cnn")["run_id"]
+    assert len(set(found["catdog-cnn"])) == len(found["catdog-cnn"])
+    assert found["catdog-xception"] == [run_of("xception")["run_id"]]
+
+
+def test_models_pulled_from_another_machine_are_evaluated_with_a_warning(project, tmp_path, monkeypatch, capsys):
+    here = Path.cwd()
+    with tracked(tmp_path) as client:
+        for folder in ("data", "models", "metrics", "plots"):
+            if (here / folder).exists():
+                shutil.copytree(here / folder, folder)
+        shutil.copy(here / "params.yaml", "params.yaml")
+        runpy.run_path(str(REPOSITORY / "src/evaluate.py"), run_name="__main__")
+        said = capsys.readouterr()
+        assert said.err.count("warning: run ") == 2
+        found = json.loads(paths.EVALUATION.read_text())
+        assert said.out.strip().endswith(found["difference"]["headline"])
+        assert found["cnn"]["test_photographs"] == 20
+        assert np.isfinite(found["xception"]["log_loss"])
+        assert "/photos" in paths.REPORT.read_text()
+        assert not any(versions(client).values())
+        [run] = client.search_runs([client.get_experiment_by_name("catdog").experiment_id])
+        assert run.info.run_name == "comparison"
+        assert run.data.metrics["difference.p_value"] == found["difference"]["p_value"]
+    mlflow.set_tracking_uri(project.tracking_uri)

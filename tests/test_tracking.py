@@ -1,0 +1,265 @@
+"""Tracking in a real store: runs that can be found again, and that a kill or a second evaluation does not blur."""
+
+import http.server
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import mlflow
+import pytest
+from training_fixtures import shard, tracked
+
+from catdog import lineage, paths, tracking
+from catdog.errors import UserError
+
+INPUTS = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL]
+DATA = {"source": {"kind": "folder", "path": "/photos", "address": None, "sha256": "ab" * 32}}
+DRAWN = {"source": {"kind": "drawn", "sha256": "cd" * 32}}
+
+
+@pytest.fixture
+def client(tmp_path):
+    with tracked(tmp_path) as found:
+        for number, path in enumerate([*INPUTS, paths.TEST]):
+            shard(path, [number, 9])
+        yield found
+
+
+def training_run(client: mlflow.MlflowClient, *, data: dict = DATA, resume: str = ""):
+    return tracking.training_run(client, "cnn", knobs={"dropout": 0.2}, inputs=INPUTS, data=data, resume=resume)
+
+
+def row(epoch: int) -> dict[str, float]:
+    return {"epoch": epoch, "val_loss": 1 / epoch, "val_accuracy": 0.5}
+
+
+def steps(client: mlflow.MlflowClient, run_id: str, key: str) -> list[int]:
+    return [metric.step for metric in client.get_metric_history(run_id, key)]
+
+
+# ---- the store ------------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_tracked_in_the_project_unless_another_store_is_named(client, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "data").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / "data")
+    assert tracking.uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://team:5000")
+    assert tracking.uri() == "http://team:5000"
+
+
+def test_outside_a_project_no_empty_store_is_made(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="run from the project's folder, or set MLFLOW_TRACKING_URI"):
+        tracking.connect()
+    assert list(tmp_path.iterdir()) == []
+
+
+class Broken(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(503)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(params=["nobody", "silent", "broken"])
+def address(request):
+    """Of a port where nobody listens, one that never answers, and a server that has only errors."""
+    with socket.socket() as listener, http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
+        listener.bind(("127.0.0.1", 0))
+        if request.param == "silent":
+            listener.listen()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield "127.0.0.1:{}".format((server.server_address if request.param == "broken" else listener.getsockname())[1])
+        server.shutdown()
+
+
+def test_a_server_that_does_not_answer_is_told_at_once_and_without_its_password(address, monkeypatch):
+    monkeypatch.setattr(tracking, "_SECONDS_TO_ANSWER", 1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna:pa%2Fss@word@{address}")
+    before, started = mlflow.get_tracking_uri(), time.monotonic()
+    with pytest.raises(UserError) as told:
+        tracking.connect()
+    mlflow.set_tracking_uri(before)
+    assert time.monotonic() - started < 10
+    message = str(told.value)
+    assert f"http://{address} does not answer" in message
+    assert "unset MLFLOW_TRACKING_URI" in message
+    assert not any(secret in message for secret in ("anna", "ss@", "word"))
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("address", ["sqlite:///{folder}/notes.txt", "postgresql://anna:secret@127.0.0.1:9/runs"])
+def test_a_database_that_can_not_be_used_is_told_in_one_line(address, tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("not a database, but long enough to be looked at " * 99)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address.format(folder=tmp_path))
+    before = mlflow.get_tracking_uri()
+    with pytest.raises(UserError, match="can't be used") as told:
+        tracking.connect()
+    mlflow.set_tracking_uri(before)
+    assert "\n" not in str(told.value)
+    assert "secret" not in str(told.value)
+
+
+# ---- a training's run -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_says_what_it_was_made_from(client, monkeypatch):
+    monkeypatch.setenv("DVC_EXP_NAME", "sunny-cat")
+    with training_run(client) as run:
+        run.epoch(row(1))
+        run.figures({"parameters": 12})
+        run.tags({"precision": "float32"})
+    found = client.get_run(run.run_id)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    expected = {f"dvc.{path.as_posix()}": lineage.md5(path) for path in INPUTS}
+    expected |= {"git.commit": commit, "git.dirty": "False", "DVC_EXP_NAME": "sunny-cat", "precision": "float32"}
+    expected |= {"source.kind": "folder", "source.path": "/photos", "source.sha256": "ab" * 32, "model": "cnn"}
+    assert expected.items() <= found.data.tags.items()
+    assert "source.address" not in found.data.tags
+    assert found.data.params == {"dropout": "0.2"}
+    assert found.data.metrics.items() >= {"val_loss": 1.0, "val_accuracy": 0.5, "parameters": 12.0}.items()
+    assert found.info.status == "FINISHED"
+    inputs = {tag.value: given.dataset.digest for given in found.inputs.dataset_inputs for tag in given.tags}
+    assert inputs == {
+        name: lineage.md5(path)[:8] for name, path in zip(("train", "augmented", "val"), INPUTS, strict=True)
+    }
+
+
+def test_changed_knobs_make_the_code_dirty_and_new_results_do_not(client):
+    Path("metrics").mkdir()
+    Path("metrics/data.json").write_text("{}")
+    assert lineage.git()["git.dirty"] == "False"
+    with Path("params.yaml").open("a") as file:
+        file.write("# another\n")
+    assert lineage.git()["git.dirty"] == "True"
+
+
+def test_drawings_and_photographs_have_an_experiment_each(client, monkeypatch):
+    def experiment(data: dict) -> str:
+        with training_run(client, data=data) as run:
+            return client.get_experiment(run.experiment_id).name
+
+    names = experiment(DATA), experiment(DRAWN), experiment(DATA)
+    assert names[0] == names[2] != names[1]
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    assert experiment(DATA) == "mine"
+    client.delete_experiment(client.get_experiment_by_name("mine").experiment_id)
+    with pytest.raises(UserError, match="mine is deleted: restore it"):
+        experiment(DATA)
+
+
+def interrupted(client: mlflow.MlflowClient, *, epochs: int) -> tracking.TrainingRun:
+    with suppress(KeyboardInterrupt), training_run(client) as run:
+        for epoch in range(1, epochs + 1):
+            run.epoch(row(epoch))
+        raise KeyboardInterrupt
+    return run
+
+
+def test_a_resumed_run_logs_no_step_twice_and_fills_what_is_missing(client):
+    first = interrupted(client, epochs=2)  # epoch 3 was trained, and the kill came before it was logged
+    with training_run(client, resume=first.run_id) as second:
+        for epoch in (1, 2, 3, 4):
+            second.epoch(row(epoch))
+    assert second.run_id == first.run_id
+    assert steps(client, first.run_id, "val_loss") == steps(client, first.run_id, "val_accuracy") == [1, 2, 3, 4]
+    found = client.get_run(first.run_id)
+    assert found.info.status == "FINISHED"
+    assert len(found.inputs.dataset_inputs) == 3
+    assert len(client.search_runs([first.experiment_id])) == 1
+
+
+@pytest.mark.parametrize("fate", ["unknown", "deleted"])
+def test_a_run_that_can_not_be_resumed_is_replaced(client, fate):
+    with training_run(client) as first:
+        first.epoch(row(1))
+    if fate == "deleted":
+        client.delete_run(first.run_id)
+    with training_run(client, resume=first.run_id if fate == "deleted" else "0" * 32) as second:
+        second.epoch(row(1))
+    assert second.run_id != first.run_id
+    assert steps(client, second.run_id, "val_loss") == [1]
+
+
+def test_stages_under_mlflow_run_nest_in_its_run(client, monkeypatch):
+    parent = client.create_run(client.create_experiment("project"))
+    for _ in range(2):
+        monkeypatch.setenv("MLFLOW_RUN_ID", parent.info.run_id)
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", parent.info.experiment_id)
+        with training_run(client) as run:
+            assert "MLFLOW_RUN_ID" not in os.environ
+            run.epoch(row(1))
+        assert run.run_id != parent.info.run_id
+        assert run.experiment_id == parent.info.experiment_id
+        assert client.get_run(run.run_id).data.tags["mlflow.parentRunId"] == parent.info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", parent.info.run_id)
+    with tracking.comparison_run(client, data=DATA, inputs=[paths.TEST], knobs={}) as comparison:
+        pass
+    assert client.get_run(comparison).data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert client.get_run(parent.info.run_id).data.metrics == {}
+
+
+# ---- what an evaluation adds ----------------------------------------------------------------------------------------
+
+
+def attach(client: mlflow.MlflowClient, trained: dict, digest: str, **values: float) -> bool:
+    return tracking.attach(client, trained, values, execution="e1", dataset=("test", digest))
+
+
+@pytest.fixture
+def trained(client) -> dict:
+    with training_run(client) as run:
+        model = mlflow.create_external_model(name="cnn", source_run_id=run.run_id)
+        return {"run_id": run.run_id, "model_id": model.model_id}
+
+
+def test_a_value_is_attached_once_to_the_run_and_its_model(client, trained):
+    assert attach(client, trained, "d1", test_accuracy=0.9, test_f1=0.8)
+    assert attach(client, trained, "d1", test_accuracy=0.9, test_f1=0.8)
+    assert len(steps(client, trained["run_id"], "test_accuracy")) == 1
+    assert attach(client, trained, "d1", test_accuracy=0.9, test_f1=0.7)
+    history = client.get_metric_history(trained["run_id"], "test_f1")
+    assert [metric.value for metric in history] == [0.8, 0.7]
+    # The same figure of other photographs is another figure.
+    assert attach(client, trained, "d2", test_accuracy=0.9)
+    assert len(steps(client, trained["run_id"], "test_accuracy")) == 2
+    run = client.get_run(trained["run_id"])
+    assert run.data.tags["execution.e1"] == "member"
+    assert run.info.status == "FINISHED"
+    of_model = {(m.key, m.value, m.dataset_digest) for m in client.get_logged_model(trained["model_id"]).metrics}
+    assert {("test_accuracy", 0.9, "d1"), ("test_accuracy", 0.9, "d2")} <= of_model
+
+
+@pytest.mark.parametrize("fate", ["unknown", "deleted"])
+def test_a_run_that_is_not_in_the_store_is_a_warning(client, trained, capsys, fate):
+    if fate == "deleted":
+        client.delete_run(trained["run_id"])
+    else:
+        trained = trained | {"run_id": "0" * 32}
+    assert not attach(client, trained, "d1", test_accuracy=0.9)
+    assert f"warning: run {trained['run_id']} is not in sqlite:///" in capsys.readouterr().err
+
+
+def test_links_lead_into_the_ui(client, trained, monkeypatch):
+    page = urlsplit(tracking.side_by_side("7", ["one", "two"]))
+    assert page.netloc == "127.0.0.1:5000"
+    question = parse_qs(urlsplit(page.fragment).query)
+    assert json.loads(question["runs"][0]) == ["one", "two"]
+    assert json.loads(question["experiments"][0]) == ["7"]
+    assert "tags.`execution.e1` = 'member'" in unquote(tracking.curves("7", "e1"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://anna:secret@team.example/mlflow/")
+    assert tracking.side_by_side("7", ["one"]).startswith("https://team.example/mlflow/#/compare-runs?")
+    run = client.get_run(trained["run_id"])
+    assert tracking.link(client, run.info.run_id).endswith(
+        f"/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    )
