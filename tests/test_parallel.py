@@ -67,20 +67,20 @@ def test_an_exception_of_the_function_is_passed_on():
 
 
 def test_only_a_few_items_are_under_way():
-    taken = 0
+    taken = []
 
     def items():
-        nonlocal taken
-        for taken in range(1, 100_001):  # noqa: B007
-            yield taken
+        for item in range(100_000):
+            taken.append(item)
+            yield item
 
     ahead = []
     results = parallel.chunked_map(double, items(), workers=2)
     for count, _ in zip(range(1, 1501), results, strict=False):
-        ahead.append(taken - count)
+        ahead.append(len(taken) - count)
     results.close()
     assert max(ahead) < 320  # five chunks of 32 per worker
-    assert taken < 2000
+    assert len(taken) < 2000
 
 
 def test_workers_end_with_a_parent_that_is_killed():
