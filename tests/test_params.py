@@ -86,6 +86,8 @@ BAD = [
         "train_cnn.precision should be 'auto', 'float32' or 'mixed_bfloat16'. Received: 'half'",
     ),
     ("train_cnn.learning_rate", float("nan"), "train_cnn.learning_rate should ... Received: nan"),
+    ("train_cnn.learning_rate", float("inf"), "train_cnn.learning_rate should be a finite number. Received: inf"),
+    ("prepare", None, "prepare should hold keys and values. Received: None"),
     ("train_xception.image_size", 70, "train_xception.image_size should be greater than or equal to 71. Received: 70"),
     ("train_xception.augmented", "yes", "train_xception.augmented should be a valid boolean. Received: 'yes'"),
     ("train_xception.fine_tune_blocks", 15, "train_xception.fine_tune_blocks should be less ... 14. Received: 15"),
@@ -126,9 +128,9 @@ def test_a_misspelt_key_is_named_before_the_one_that_is_missing(tmp_path):
         ("base:\n  seed: 7\n\tclasses: []\n", "is not YAML: line 3: found character"),
         (b"base: \xff\xfe", "is not YAML: 'utf-8' codec can't decode"),
         ("base: !!python/object/apply:os.getcwd []\n", "is not YAML: line 1: could not determine a constructor"),
-        ("", "should ... Received: None"),
-        ("just a line", "should ... Received: 'just a line'"),
-        ("- a\n- b\n", "should ... Received: ['a', 'b']"),
+        ("", "the file should hold keys and values. Received: None"),
+        ("just a line", "the file should hold keys and values. Received: 'just a line'"),
+        ("- a\n- b\n", "the file should hold keys and values. Received: ['a', 'b']"),
         ("7: seven\n" + SHIPPED.read_text(), "7 ... should be strings. Received: 7"),
     ],
 )
@@ -139,6 +141,22 @@ def test_what_is_no_file_of_knobs_is_told_in_one_line(text, said, tmp_path):
 def test_a_missing_file_is_told_with_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"params\.yaml not found: run from the project's root$"):
         params.load(tmp_path / "params.yaml")
+
+
+def test_a_folder_in_its_place_is_told_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be read: Is a directory$"):
+        params.load(tmp_path)
+
+
+@pytest.mark.parametrize("written", ["1e-5", "1e-05", "1.0e-5", "1E-5", "0.1e-4", "0.00001"])
+def test_a_small_number_can_be_written_as_dvc_writes_it(written, tmp_path):
+    # `dvc exp run -S train_cnn.learning_rate=0.00001` leaves 1e-05 in params.yaml.
+    path = tmp_path / "params.yaml"
+    text, count = re.subn(r"(?<=learning_rate: )[\d.]+", written, SHIPPED.read_text())
+    assert count == 3
+    path.write_text(text)
+    p = params.load(path)
+    assert p.train_cnn.learning_rate == p.train_xception.fine_tune_learning_rate == 1e-5
 
 
 def test_whole_numbers_will_do_for_fractions(tmp_path):

@@ -224,6 +224,13 @@ def test_the_reason_of_a_refusal(name):
         photos.standardise(data, image_size=299, min_side=16, max_megapixels=1)
 
 
+def test_a_strip_longer_than_a_jpeg_can_be_is_refused_unless_it_shrinks():
+    strip = saved(photograph(1, (20, 66_000)), "PNG")
+    with pytest.raises(photos.Unreadable, match=r"^too long: 20 x 66000 pixels, the limit is 65500 when shrunk$"):
+        photos.standardise(strip, image_size=20)
+    assert photos.standardise(strip, image_size=10).height == 66_000
+
+
 def test_limits_are_inclusive():
     photos.standardise(saved(photograph(1, (1000, 1000)), "JPEG"), image_size=64, max_megapixels=1)
     photos.standardise(saved(photograph(1, (16, 40)), "PNG"), image_size=64, min_side=16)

@@ -122,12 +122,12 @@ def test_contact_sheet_of_nothing_says_so_and_of_a_wrong_number_is_refused(tmp_p
 
 
 def test_a_long_caption_keeps_both_ends():
-    font = plots._font(14)
-    shown = plots._shortened("PetImages/Dog/a-long-name-of-a-file-1234.jpg", font, 170)
+    font = sheets._font(14)
+    shown = sheets._shortened("PetImages/Dog/a-long-name-of-a-file-1234.jpg", font, 170)
     assert shown.startswith("PetIm")
     assert shown.endswith("1234.jpg")
     assert font.getlength(shown) <= 170
-    assert plots._shortened("short", font, 170) == "short"
+    assert sheets._shortened("short", font, 170) == "short"
 
 
 def test_variants_stand_beside_their_own_original(tmp_path):

@@ -1,5 +1,6 @@
 """params.yaml as frozen, typed objects. All validation of knobs happens here."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,9 +22,18 @@ Precision = Literal["auto", "float32", "mixed_bfloat16"]
 Name = Annotated[str, Field(min_length=1, pattern=r"^[\w][\w -]*$")]
 
 
+class _Loader(yaml.SafeLoader):
+    """Takes 1e-5 for a number, as DVC does, which writes 0.00001 like this (YAML 1.2); to PyYAML (1.1) it is text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"]
+)
+
+
 class _Section(BaseModel):
     # Every key is required and none is guessed: what params.yaml says is what ran.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Base(_Section):
@@ -133,9 +143,11 @@ def load(path: Path = paths.PARAMS) -> Params:
             such key, what was expected and what was received.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise UserError(f"{path} not found: run from the project's root") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {_yaml_problem(error)}") from None
     try:
@@ -153,6 +165,8 @@ def _first(error: ValidationError) -> str:
             return f"{key} is missing"
         case "extra_forbidden":
             return f"{key} is not a known key. Received: {found['input']!r}"
+        case "model_type":
+            return f"{key or 'the file'} should hold keys and values. Received: {found['input']!r}"
         case "value_error":
             return f"{key + ': ' if key else ''}{found['ctx']['error']}"
         case _:

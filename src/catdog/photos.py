@@ -14,6 +14,7 @@ from PIL import Image
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _ORIENTATION = 0x0112  # EXIF tag
 _JPEG_QUALITY = 95
+_JPEG_SIDE = 65_500  # pixels; libjpeg's limit
 _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 
 
@@ -58,6 +59,8 @@ def standardise(data: bytes, *, image_size: int, min_side: int = 1, max_megapixe
     except Exception as error:  # as with headers, damage may raise anything
         raise Unreadable(f"damaged: {_one_line(error)}") from None
     image = _shrink(image, image_size)
+    if max(image.shape) > _JPEG_SIDE:
+        raise Unreadable(f"too long: {width} x {height} pixels, the limit is {_JPEG_SIDE} when shrunk")
     if int(np.ptp(image.reshape(-1, 3), axis=0).max()) <= 2:
         raise Unreadable("a single flat colour")
     image = _upright(image, orientation)
