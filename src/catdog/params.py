@@ -22,15 +22,6 @@ Precision = Literal["auto", "float32", "mixed_bfloat16"]
 Name = Annotated[str, Field(min_length=1, pattern=r"^[\w][\w -]*$")]
 
 
-class _Loader(yaml.SafeLoader):
-    """Takes 1e-5 for a number, as DVC does, which writes 0.00001 like this (YAML 1.2); to PyYAML (1.1) it is text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"]
-)
-
-
 class _Section(BaseModel):
     # Every key is required and none is guessed: what params.yaml says is what ran.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -85,6 +76,8 @@ class TrainCnn(_Section):
             raise ValueError(
                 f"epochs should have one entry per image_sizes. Received: {self.epochs} for {self.image_sizes}"
             )
+        if sorted(set(self.image_sizes)) != self.image_sizes:
+            raise ValueError(f"image_sizes should grow from one to the next. Received: {self.image_sizes}")
         smallest = 2 ** (len(self.filters) + 1)
         if min(self.image_sizes) < smallest:
             raise ValueError(
@@ -143,7 +136,7 @@ def load(path: Path = paths.PARAMS) -> Params:
             such key, what was expected and what was received.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), _loader())
     except FileNotFoundError:
         raise UserError(f"{path} not found: run from the project's root") from None
     except OSError as error:
@@ -154,6 +147,17 @@ def load(path: Path = paths.PARAMS) -> Params:
         return Params.model_validate(raw)
     except ValidationError as error:
         raise UserError(f"{path}: {_first(error)}") from None
+
+
+def _loader() -> type[yaml.SafeLoader]:
+    """Takes 1e-5 for a number, as DVC does, which writes 0.00001 like this (YAML 1.2); to PyYAML (1.1) it is text."""
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, [*"-+0123456789"])
+    return Loader
 
 
 def _first(error: ValidationError) -> str:

@@ -125,14 +125,8 @@ def training_run(
         data: metrics/data.json, for the source.
     """
     parent = _parent(client)
-    experiment = parent.info.experiment_id if parent else _experiment(client, data)
     if not _exists(client, resume):
-        tags = {**lineage.tags(inputs), **_source_tags(data), "model": name, "mlflow.runColor": _COLOURS[name]}
-        if parent:
-            tags[MLFLOW_PARENT_RUN_ID] = parent.info.run_id
-        run = client.create_run(experiment, run_name=name, tags=tags)
-        resume = run.info.run_id
-        client.log_batch(resume, params=[Param(k, str(v)) for k, v in knobs.items()])
+        resume = _new_run(client, name, parent=parent, inputs=inputs, data=data, knobs=knobs)
     # The autologger of system metrics needs the fluent API's notion of an active run.
     with mlflow.start_run(run_id=resume, log_system_metrics=True) as run:
         for path in inputs:
@@ -143,20 +137,9 @@ def training_run(
 @contextmanager
 def comparison_run(client: mlflow.MlflowClient, *, data: dict, inputs: list[Path], knobs: dict) -> Iterator[str]:
     """Open the run of an evaluation and give its id."""
-    parent = _parent(client)
-    tags = {
-        **lineage.tags(inputs),
-        **_source_tags(data),
-        "model": "comparison",
-        "mlflow.runColor": _COLOURS["comparison"],
-    }
-    if parent:
-        tags[MLFLOW_PARENT_RUN_ID] = parent.info.run_id
-    experiment = parent.info.experiment_id if parent else _experiment(client, data)
-    run = client.create_run(experiment, run_name="comparison", tags=tags)
-    client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in knobs.items()])
-    with mlflow.start_run(run_id=run.info.run_id):
-        yield run.info.run_id
+    run_id = _new_run(client, "comparison", parent=_parent(client), inputs=inputs, data=data, knobs=knobs)
+    with mlflow.start_run(run_id=run_id):
+        yield run_id
 
 
 def attach(
@@ -222,6 +205,24 @@ def _ui() -> str:
 def note(client: mlflow.MlflowClient, run_id: str, text: str) -> None:
     """Write the run's note, which the UI shows as Markdown."""
     client.set_tag(run_id, MLFLOW_RUN_NOTE, text)
+
+
+def _new_run(
+    client: mlflow.MlflowClient,
+    name: str,
+    *,
+    parent: mlflow.entities.Run | None,
+    inputs: list[Path],
+    data: dict,
+    knobs: dict,
+) -> str:
+    tags = {**lineage.tags(inputs), **_source_tags(data), "model": name, "mlflow.runColor": _COLOURS[name]}
+    if parent:
+        tags[MLFLOW_PARENT_RUN_ID] = parent.info.run_id
+    experiment = parent.info.experiment_id if parent else _experiment(client, data)
+    run = client.create_run(experiment, run_name=name, tags=tags)
+    client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in knobs.items()])
+    return run.info.run_id
 
 
 def _parent(client: mlflow.MlflowClient) -> mlflow.entities.Run | None:
