@@ -27,7 +27,7 @@ class Counting:
     def __init__(self) -> None:
         self.photographs = 0
 
-    def __call__(self, model: object, **settings: object) -> features.Engine:
+    def __call__(self, model: object, **settings: object) -> engines.Engine:
         def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             for batch in batches:
                 self.photographs += len(batch)
