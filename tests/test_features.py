@@ -133,6 +133,18 @@ def test_other_weights_and_other_decoding_are_computed_afresh(
     np.testing.assert_array_equal(rows, _expected(shard))
 
 
+def test_what_they_took_is_known_when_they_are_only_read(engine: Counting, tmp_path: Path) -> None:
+    shard = _shard(tmp_path / "a.arrow", range(5))
+    found = [
+        features.extract(
+            [shard], model=Model(), weights_digest="w", image_size=SIZE, precision="float32", folder=tmp_path / "kept"
+        )
+        for _ in range(2)
+    ]
+    assert [each.computed for each in found] == [5, 0]
+    assert found[0].seconds == found[1].seconds > 0
+
+
 def test_a_killed_run_goes_on_where_it_stopped(engine: Counting, tmp_path: Path) -> None:
     shard = _shard(tmp_path / "a.arrow", range(11))
     script = f"""
@@ -167,7 +179,7 @@ def test_a_kill_while_writing_or_putting_together_loses_nothing(engine: Counting
     [whole] = _files(tmp_path / "kept")
     content = whole.read_bytes()
     keys = list(features._load(whole.parent))
-    features._write(whole.parent, list(zip(keys[:3], rows[:3], strict=True)))
+    features._write(whole.parent, list(zip(keys[:3], rows[:3], strict=True)), seconds=1.0)
     (whole.parent / "half.part").write_bytes(content[:500])
     [again] = _extract([shard], tmp_path / "kept")
     assert engine.photographs == 8
