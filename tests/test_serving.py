@@ -60,10 +60,13 @@ def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    mlflow.set_experiment(experiment_id=mlflow.create_experiment("tiny", artifact_location=str(folder / "artifacts")))
+    experiment = mlflow.create_experiment("tiny", artifact_location=str(folder / "artifacts"))
     keras_file = folder / "model.keras"
     tiny_model().save(keras_file)
-    yield folder, log(keras_file), keras_file
+    with pytest.MonkeyPatch.context() as patch:
+        # Not by `set_experiment`, which holds for the rest of the process and refuses runs of every other experiment.
+        patch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+        yield folder, log(keras_file), keras_file
     mlflow.set_tracking_uri(before)
 
 
