@@ -1,10 +1,12 @@
-"""Training photographs -> seeded variants of each, and a sheet of originals beside their variants to look at."""
+"""Training photographs -> seeded variants of each, and two sheets to look at: variants, and each transform alone."""
 
-from catdog import augmentation, params, paths, shards, sheets
+import numpy as np
+
+from catdog import augmentation, params, paths, photos, shards, sheets
 from catdog.errors import run
 from catdog.progress import track
 
-SHOWN = 8
+SHOWN = 12
 
 
 def main() -> None:
@@ -14,7 +16,22 @@ def main() -> None:
     made = track(augmentation.variants(train, p.augment, seed=p.base.seed), total=total, what="making variants")
     shards.write(paths.AUGMENTED_TRAIN, made)
     sheets.variants_sheet(train, shards.Shard(paths.AUGMENTED_TRAIN), paths.AUGMENTED_SHEET, shown=SHOWN)
+    _show_transforms(photos.decode(train.jpeg(0)), p)
     print(f"{total} variants of {len(train)} photographs; {paths.AUGMENTED_SHEET} shows some")
+
+
+def _show_transforms(photograph: np.ndarray, p: params.Params) -> None:
+    """A sheet of one photograph and what each transform alone makes of it."""
+    groups = {
+        "Into the variants, and afresh in every epoch": augmentation.EVERY_EPOCH,
+        "Into the variants alone": augmentation.WRITTEN_ONLY,
+    }
+    blocks = []
+    for heading, names in groups.items():
+        alone = augmentation.strongest(photograph, p.augment, names, seed=p.base.seed)
+        captions, pictures = zip(("original", photograph), *alone, strict=True)
+        blocks.append(sheets.Block([*pictures], [*captions], heading=heading))
+    sheets.block_sheet(blocks, paths.TRANSFORMS_SHEET, title="Each transform alone, at its limit")
 
 
 if __name__ == "__main__":

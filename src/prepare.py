@@ -1,6 +1,19 @@
 """Photographs in data/raw -> checked, upright, deduplicated, shrunk and split shards, and an account of every file."""
 
-from catdog import duplicates, fetching, files, inspection, manifest, params, paths, shards, sources, splits
+from catdog import (
+    data_sheets,
+    duplicates,
+    fetching,
+    files,
+    inspection,
+    manifest,
+    params,
+    paths,
+    shards,
+    sizes,
+    sources,
+    splits,
+)
 from catdog.errors import run
 from catdog.progress import track
 
@@ -18,17 +31,23 @@ def main() -> None:
         found = track(inspection.inspect(met, settings), total=len(met), what="checking photographs")
         findings = inspection.spool(found, spool)
 
-        duplicates.settle(findings)
-        splits.assign(findings, seed=base.seed, val_fraction=prepare.val_fraction, test_fraction=prepare.test_fraction)
+        duplicates.settle(findings, spool=spool, classes=base.classes, likeness=prepare.near_duplicates)
+        shares = {"seed": base.seed, "val_fraction": prepare.val_fraction, "test_fraction": prepare.test_fraction}
+        splits.assign(findings, **shares)
         account = manifest.table(findings, classes=base.classes)
-        counts = manifest.counts(account, classes=base.classes)
+        counts = manifest.counts(account, classes=base.classes, **shares)
         for split in splits.SPLITS:
             shards.write(paths.PREPARED / f"{split}.arrow", inspection.unspool(findings, spool, split))
+        source = sources.describe(paths.RAW)
+        note = "drawings, not photographs" if source["kind"] == "drawn" else ""
+        data_sheets.draw(findings, spool, classes=base.classes, seed=base.seed, note=note)
+        sizes.draw(account, paths.SIZES, classes=base.classes, image_size=prepare.image_size, note=note)
     finally:
         spool.unlink(missing_ok=True)
 
     files.write_text(paths.MANIFEST, account.to_csv(index=False))
-    files.write_json(paths.DATA_METRICS, {"source": sources.describe(paths.RAW), **counts})
+    measured = sizes.figures(account, classes=base.classes)
+    files.write_json(paths.DATA_METRICS, {"source": source, **counts, "sizes": measured})
     print(f"{counts['kept']} of {counts['files']} files kept; {paths.MANIFEST} says why for each of the others")
 
 

@@ -1,7 +1,6 @@
 """Training photographs and their variants -> a convolutional network of our own, trained from scratch."""
 
-from catdog import cnn_training, files, params, paths, shards, tracking, trained, training
-from catdog.checkpoints import Checkpoint
+from catdog import cnn_training, params, paths, shards, strategies, tracking, trained, training
 from catdog.errors import run
 
 NAME = "cnn"
@@ -12,23 +11,14 @@ def main() -> None:
     p = params.load()
     client = tracking.connect()
     train, augmented, val = (shards.Shard(path) for path in INPUTS)
-    checkpoint = Checkpoint(paths.checkpoint(NAME), fingerprint=trained.fingerprint(p, "train_cnn", INPUTS))
 
-    with tracking.training_run(
-        client,
-        NAME,
-        knobs=trained.knobs(p, "train_cnn"),
-        inputs=INPUTS,
-        data=files.read_json(paths.DATA_METRICS),
-        resume=checkpoint.run_id,
-    ) as tracked:
-        checkpoint.run_id = tracked.run_id
+    with trained.tracked(client, NAME, p, inputs=INPUTS) as (tracked, checkpoint):
         model = cnn_training.network(p, photographs=len(train))
         result = training.fit(
             model,
             cnn_training.phases(p, train=train, augmented=augmented, val=val),
             patience=p.train_cnn.patience,
-            checkpoint=checkpoint,
+            checkpoint=checkpoint(NAME),
             on_epoch=tracked.epoch,
         )
         trained.leave(
@@ -39,9 +29,8 @@ def main() -> None:
             p=p,
             inputs=INPUTS,
             seconds={"training": result.seconds},
-            figures={"policy": model.dtype_policy.name},
+            figures={"policy": model.dtype_policy.name, "devices": strategies.replicas(model)},
         )
-    checkpoint.remove()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,6 @@
 """Training photographs -> Xception with ImageNet weights under a head of our own."""
 
-import numpy as np
-
-from catdog import features, files, models, params, paths, shards, tracking, trained, weights, xception_training
-from catdog.checkpoints import Checkpoint
+from catdog import features, params, paths, shards, strategies, tracking, trained, weights, xception_training
 from catdog.errors import run
 
 NAME = "xception"
@@ -16,20 +13,10 @@ def main() -> None:
     client = tracking.connect()
     train, augmented, val = (shards.Shard(path) for path in INPUTS)
     used = [train, augmented] if t.augmented else [train]
-    base, origin = weights.load_xception(t.weights, image_size=t.image_size)
-    fingerprint = trained.fingerprint(p, "train_xception", INPUTS) + origin["sha256"]
-    checkpoint = Checkpoint(paths.checkpoint(NAME), fingerprint=fingerprint)
-    tuning = Checkpoint(paths.checkpoint(f"{NAME}_tuning"), fingerprint=fingerprint)
+    with strategies.scope(p.train.strategy):
+        base, origin = weights.load_xception(t.weights, image_size=t.image_size)
 
-    with tracking.training_run(
-        client,
-        NAME,
-        knobs=trained.knobs(p, "train_xception"),
-        inputs=INPUTS,
-        data=files.read_json(paths.DATA_METRICS),
-        resume=checkpoint.run_id,
-    ) as tracked:
-        checkpoint.run_id = tuning.run_id = tracked.run_id
+    with trained.tracked(client, NAME, p, inputs=INPUTS, also=origin["sha256"]) as (tracked, checkpoint):
         tracked.tags({f"weights.{key}": value for key, value in origin.items()})
         frozen = features.extract(
             [*used, val],
@@ -38,19 +25,9 @@ def main() -> None:
             image_size=t.image_size,
             precision=t.precision,
         )
-        head, result = xception_training.train_head(
-            p,
-            train=(np.concatenate(frozen.arrays[:-1]), np.concatenate([shard.labels for shard in used])),
-            val=(frozen.arrays[-1], val.labels),
-            photographs=len(train),
-            checkpoint=checkpoint,
-            on_epoch=tracked.epoch,
+        model, result = xception_training.train(
+            p, base, frozen.rows, train=used, val=val, checkpoint=checkpoint, on_epoch=tracked.epoch
         )
-        model = models.xception(base, head, image_size=t.image_size)
-        if t.fine_tune_blocks:
-            result = xception_training.fine_tune(
-                p, model, base, result, train=used, val=val, checkpoint=tuning, on_epoch=tracked.epoch
-            )
         trained.leave(
             NAME,
             model,
@@ -59,10 +36,8 @@ def main() -> None:
             p=p,
             inputs=INPUTS,
             seconds={"features": frozen.seconds, "training": result.seconds},
-            figures={"features_engine": frozen.engine},
+            figures={"features_engine": frozen.engine, "devices": strategies.replicas(model)},
         )
-    checkpoint.remove()
-    tuning.remove()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_fixtures import VARIANTS, params, shard
 
-from catdog import batches, parallel, paths
+from catdog import augmentation, batches, parallel, paths
 from catdog.errors import UserError
 
 PHOTOGRAPHS = 12
@@ -94,11 +94,20 @@ def test_the_network_sees_the_same_batches_whatever_the_number_of_threads(pixels
         seen: list[np.ndarray] = []
         recorder = Recorder()
         recorder.compile(loss="mse", run_eagerly=True)
-        recorder.fit(epoch_of(pixels, epoch=epoch, batch_size=2, brightness=0.2, shift=0.1), shuffle=False, verbose=0)
+        policy = {name: {"probability": 0.5} for name in ("brightness", "shift", "erasing")}
+        recorder.fit(epoch_of(pixels, epoch=epoch, batch_size=2, **policy), shuffle=False, verbose=0)
         epochs.append(np.stack(seen))
     one, four, other = epochs
     np.testing.assert_array_equal(one, four)
     assert (one != other).any()
+
+
+def test_training_has_the_cheap_part_of_the_policy_and_no_more(pixels):
+    pixels.array[:] = np.random.default_rng(0).integers(0, 256, pixels.array.shape)
+    plain = epoch_of(pixels)[0][0]
+    for name in augmentation.EVERY_EPOCH + augmentation.WRITTEN_ONLY:
+        varied = epoch_of(pixels, **{name: {"probability": 1.0}})[0][0]
+        assert (varied != plain).any() == (name in augmentation.EVERY_EPOCH), name
 
 
 def test_decoded_pixels_leave_nothing_in_the_folder(pixels):

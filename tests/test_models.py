@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from training_fixtures import params
 
-from catdog import cnn_training, models
+from catdog import cnn_training, convolution, models
+from catdog.convolution import MatrixGradientConv2D
 from catdog.normalization import FusedBatchNormalization
 
 P = params()
@@ -132,6 +133,53 @@ def test_the_fused_normalization_is_that_of_keras(policy, shape):
     np.testing.assert_array_equal(values(ours.moving_mean), before)
 
 
+# ---- convolution ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("side", [(1, 1), (2, 2), (3, 5), (4, 4), (16, 16)])
+def test_the_convolution_with_matrix_gradient_is_that_of_keras(policy, side):
+    """Outputs and gradients, on small maps and on those that are left to Keras' own layer."""
+    import tensorflow as tf
+
+    tolerance = {"float32": 1e-5, "mixed_bfloat16": 0.02}[policy]
+    ours, theirs = (
+        kind(24, 3, padding="same", use_bias=False, dtype=policy)
+        for kind in (MatrixGradientConv2D, keras.layers.Conv2D)
+    )
+    shape = (3, *side, 40)
+    x, weight = tf.constant(RNG.normal(size=shape), tf.float32), RNG.normal(size=(3, *side, 24))
+    start = RNG.normal(size=(3, 3, 40, 24))
+    found = []
+    for layer in (ours, theirs):
+        layer.build(shape)
+        layer.set_weights([start])
+
+        @tf.function
+        def gradients(layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x)
+                loss = tf.reduce_sum(tf.cast(y, tf.float32) * weight)
+            return y, *tape.gradient(loss, [x, layer.kernel.value])
+
+        found.append(gradients())
+    for mine, reference in zip(*found, strict=True):
+        assert mine.dtype == reference.dtype
+        scale = float(np.abs(values(reference)).max())
+        np.testing.assert_allclose(values(mine), values(reference), atol=tolerance * scale)
+
+
+def test_only_small_maps_take_the_matrix_product(monkeypatch):
+    taken = []
+    monkeypatch.setattr(convolution, "_convolve", lambda inputs, kernel: taken.append(inputs.shape[1:3]) or inputs)
+    layer = MatrixGradientConv2D(384, 3, padding="same", use_bias=False)
+    layer.build((None, None, None, 256))
+    for side in (2, 12, 13, 40):
+        layer(np.zeros((1, side, side, 256), np.float32))
+    assert taken == [(2, 2), (12, 12)]
+
+
 # ---- Xception -------------------------------------------------------------------------------------------------------
 
 
@@ -147,9 +195,31 @@ def test_xception_is_the_head_on_the_features_of_its_base(base):
     batch = pixels(2, 71)
     features = base(batch / 127.5 - 1, training=False)
     np.testing.assert_allclose(values(model(batch)), values(head(features)), atol=1e-5)
-    # A head without a hidden layer is a logistic regression.
+    # A head without a hidden layer is a logistic regression, on the root.
     plain = models.head(P.train_xception.model_copy(update={"hidden": 0}), features=12)
     assert plain.count_params() == 13
+
+
+def test_features_of_nothing_have_gradients_that_fine_tuning_can_use():
+    """A relu leaves many features at 0, where a root alone is infinitely steep."""
+    import tensorflow as tf
+
+    head = models.head(P.train_xception, features=12)
+    features = tf.zeros((2, 12))
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        answers = head(features)
+    gradient = values(tape.gradient(answers, features))
+    assert np.isfinite(gradient).all()
+    assert gradient.any()
+
+
+def test_a_saved_xception_needs_none_of_our_code(base, tmp_path):
+    model = models.xception(base, models.head(P.train_xception), image_size=71)
+    batch = pixels(2, 71)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "batch.npy", batch)
+    assert_loads_without_us(tmp_path / "model.keras", tmp_path / "batch.npy", values(model(batch)))
 
 
 @pytest.mark.parametrize("blocks", [0, 2, 14])

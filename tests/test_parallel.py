@@ -83,6 +83,27 @@ def test_only_a_few_items_are_under_way():
     assert len(taken) < 2000
 
 
+def which_main(item: int) -> tuple[str, bool]:
+    return getattr(sys.modules["__main__"], "__file__", ""), parallel.in_worker()
+
+
+def test_workers_do_without_the_script_that_was_started(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_parallel import which_main\nfrom catdog import parallel\n"
+        "print('script runs as', __name__)\n"
+        "if __name__ == '__main__':\n"
+        "    print(*parallel.chunked_map(which_main, range(2), workers=1))\n"
+        "    print(__file__, __spec__, parallel.in_worker())\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    first, in_workers, afterwards = done.stdout.splitlines()
+    assert first == "script runs as __main__"
+    assert in_workers == "('', True) ('', True)"
+    assert afterwards == f"{script} None False"
+
+
 def test_workers_end_with_a_parent_that_is_killed():
     script = f"""
 import os, signal, sys

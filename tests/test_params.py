@@ -1,4 +1,5 @@
 import copy
+import functools
 import re
 from pathlib import Path
 
@@ -11,21 +12,34 @@ from catdog.errors import UserError
 
 SHIPPED = ROOT / "params.yaml"
 KNOBS = yaml.safe_load(SHIPPED.read_text())
-KEYS = [f"{section}.{name}" for section, knobs in KNOBS.items() for name in knobs]
+
+
+def below(knobs: dict, prefix: str = "") -> dict[str, object]:
+    """Every key below a section, as `section.name` or `section.name.name`, with its value."""
+    found = {}
+    for name, value in knobs.items():
+        found |= {prefix + name: value} | (below(value, f"{prefix}{name}.") if isinstance(value, dict) else {})
+    return found
+
+
+VALUES = {key: value for key, value in below(KNOBS).items() if "." in key}
+KEYS = list(VALUES)
 
 
 def with_changes(changes: dict, *, without: str = "") -> dict:
     """The shipped knobs with `section.name` keys set to other values, added, or left out."""
     knobs = copy.deepcopy(KNOBS)
+
+    def place(key: str) -> tuple[dict, str]:
+        *folders, name = key.split(".")
+        return functools.reduce(dict.__getitem__, folders, knobs), name
+
     for key, value in changes.items():
-        section, _, name = key.partition(".")
-        if name:
-            knobs[section][name] = value
-        else:
-            knobs[section] = value
+        holder, name = place(key)
+        holder[name] = value
     if without:
-        section, _, name = without.partition(".")
-        del (knobs[section] if name else knobs)[name or section]
+        holder, name = place(without)
+        del holder[name]
     return knobs
 
 
@@ -59,9 +73,9 @@ def test_every_key_is_required(key, tmp_path):
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_refuses_another_type(key, tmp_path):
-    section, _, name = key.partition(".")
-    text = [] if isinstance(KNOBS[section][name], str) else ["7"]
-    for wrong in ({"a": 1}, None, [[]], *text):
+    text = [] if isinstance(VALUES[key], str) else ["7"]
+    mapping = [] if isinstance(VALUES[key], dict) else [{"a": 1}]
+    for wrong in (*mapping, None, [[]], *text):
         said = refusal(yaml.safe_dump(with_changes({key: wrong})), tmp_path)
         assert re.match(rf"{key}(\.0)? .*[Ss]hould .*Received: .+", said)
 
@@ -77,8 +91,22 @@ BAD = [
     ("prepare.val_fraction", 0, "prepare.val_fraction should be greater than 0. Received: 0"),
     ("prepare.test_fraction", 0.5, "prepare.test_fraction should be less than 0.5. Received: 0.5"),
     ("prepare.max_megapixels", 0, "prepare.max_megapixels should be greater than 0. Received: 0"),
-    ("augment.flip", 1.1, "augment.flip should be less than or equal to 1. Received: 1.1"),
-    ("augment.zoom", 1, "augment.zoom should be less than 1. Received: 1"),
+    (
+        "prepare.near_duplicates",
+        0,
+        "prepare.near_duplicates should be greater than or equal to 0.5. Received: 0",
+    ),
+    (
+        "prepare.near_duplicates",
+        1.1,
+        "prepare.near_duplicates should be less than or equal to 1. Received: 1.1",
+    ),
+    ("augment.flip", 0.5, "augment.flip should hold keys and values. Received: 0.5"),
+    ("augment.blur.probability", 1.1, "augment.blur.probability should be less than or equal to 1. Received: 1.1"),
+    ("augment.rotation.degrees", 181, "augment.rotation.degrees should be less than or equal to 180. Received: 181"),
+    ("augment.zoom.fraction", 1, "augment.zoom.fraction should be less than 1. Received: 1"),
+    ("augment.noise.levels", -1, "augment.noise.levels should be greater than or equal to 0. Received: -1"),
+    ("augment.jpeg.quality", 0, "augment.jpeg.quality should be greater than or equal to 1. Received: 0"),
     ("train_cnn.filters", [32, 0], "train_cnn.filters.1 should be greater than or equal to 1. Received: 0"),
     (
         "train_cnn.precision",
@@ -99,7 +127,7 @@ BAD = [
     ("base.classes", ["cat"], "base.classes ... at least 2 ... Received: ['cat']"),
     ("base.classes", ["cat", "dog", "fox"], "base.classes ... at most 2 ... Received: ['cat', 'dog', 'fox']"),
     ("base.classes", ["cat", "../dog"], "base.classes.1 ... Received: '../dog'"),
-    ("train_cnn.epochs", [8, 12], "epochs should have one entry per image_sizes. Received: [8, 12] for [64, 96, 128]"),
+    ("train_cnn.epochs", [8, 12], "epochs should have one entry per image_sizes. Received: [8, 12] for [64, 96, 128, 160]"),
     (
         "train_cnn.image_sizes",
         [32, 96, 128],
@@ -107,6 +135,7 @@ BAD = [
     ),
     # misspelt
     ("prepare.imagesize", 299, "prepare.imagesize is not a known key. Received: 299"),
+    ("augment.blur.sigma", 2, "augment.blur.sigma is not a known key. Received: 2"),
     ("training", {"epochs": 3}, "training is not a known key. Received: {'epochs': 3}"),
 ]
 
@@ -161,5 +190,5 @@ def test_a_small_number_can_be_written_as_dvc_writes_it(written, tmp_path):
 
 def test_whole_numbers_will_do_for_fractions(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(with_changes({"augment.flip": 1, "train_cnn.dropout": 0})))
-    assert params.load(path).augment.flip == 1
+    path.write_text(yaml.safe_dump(with_changes({"augment.flip.probability": 1, "train_cnn.dropout": 0})))
+    assert params.load(path).augment.flip.probability == 1

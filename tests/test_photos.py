@@ -11,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from catdog import archives, inspection, photos
+from catdog import archives, inspection, parallel, photos
 
 WIDTH, HEIGHT = 96, 72
 PICTURE = photograph(1, (WIDTH, HEIGHT))
 GREY = PICTURE[..., 1]
+PALETTE = Image.fromarray(PICTURE).quantize(256)
+BLACK_OR_WHITE = np.where(GREY > 128, 255, 0).astype(np.uint8)
+ONE_BIT = Image.fromarray(BLACK_OR_WHITE).convert("1")
 
 
 def saved(image: Image.Image | np.ndarray, kind: str, **options) -> bytes:
@@ -40,32 +43,73 @@ def palette_with_transparency() -> bytes:
     return saved(image, "PNG", transparency=image.getpixel((0, 0)))
 
 
-def camera_jpeg() -> bytes:
+def camera_jpeg(**options) -> bytes:
     """With an EXIF block that holds a thumbnail, a complete JPEG inside the JPEG."""
-    return saved(PICTURE, "JPEG", quality=95, exif=Image.Exif().tobytes() + b"\0" * 20 + jpeg(2, (40, 30)))
+    return saved(PICTURE, "JPEG", quality=95, exif=Image.Exif().tobytes() + b"\0" * 20 + jpeg(2, (40, 30)), **options)
+
+
+def ycck_jpeg() -> bytes:
+    """As Photoshop writes it: Adobe's transform 2, where cyan, magenta and yellow went through RGB to YCbCr."""
+    *cmy, black = Image.fromarray(PICTURE).convert("CMYK").split()
+    # Pillow inverts what it writes as CMYK; of the three, it is not to.
+    luma = [Image.fromarray(255 - np.asarray(band)) for band in Image.merge("RGB", cmy).convert("YCbCr").split()]
+    data = bytearray(saved(Image.merge("CMYK", (*luma, black)), "JPEG", quality=95))
+    at = data.index(b"Adobe") + len("Adobe") + 6
+    assert data[at] == 0
+    data[at] = 2
+    return bytes(data)
+
+
+def grey_with_alpha(alpha: int) -> Image.Image:
+    return Image.merge("LA", (Image.fromarray(GREY), Image.fromarray(np.full_like(GREY, alpha))))
+
+
+def png_of_16_bits(alpha: int | None = None) -> bytes:
+    values = PICTURE[..., ::-1].astype(np.uint16) * 257
+    if alpha is not None:
+        values = np.dstack([values, np.full(GREY.shape, alpha, np.uint16)])
+    return cv2.imencode(".png", values)[1].tobytes()
+
+
+def two_frames(kind: str) -> bytes:
+    second = Image.fromarray(photograph(2, (WIDTH, HEIGHT)))
+    return saved(PICTURE, kind, save_all=True, append_images=[second], quality=95)
 
 
 FILES = {
     "baseline JPEG": (saved(PICTURE, "JPEG", quality=95), "JPEG", PICTURE),
     "progressive JPEG": (saved(PICTURE, "JPEG", quality=95, progressive=True), "JPEG", PICTURE),
+    "JPEG without subsampling": (saved(PICTURE, "JPEG", quality=95, subsampling=0), "JPEG", PICTURE),
+    "JPEG in RGB": (saved(PICTURE, "JPEG", quality=95, keep_rgb=True), "JPEG", PICTURE),
+    "JPEG with restart markers": (saved(PICTURE, "JPEG", quality=95, restart_marker_blocks=2), "JPEG", PICTURE),
     "JPEG with a thumbnail": (camera_jpeg(), "JPEG", PICTURE),
     "JPEG with bytes after its end": (saved(PICTURE, "JPEG", quality=95) + b"and so on", "JPEG", PICTURE),
+    "JPEG of several pictures": (two_frames("MPO"), "JPEG", PICTURE),
     "grey JPEG": (saved(GREY, "JPEG", quality=95), "JPEG", GREY),
     "CMYK JPEG": (saved(Image.fromarray(PICTURE).convert("CMYK"), "JPEG", quality=95), "JPEG", PICTURE),
+    "YCCK JPEG": (ycck_jpeg(), "JPEG", PICTURE),
     "PNG": (saved(PICTURE, "PNG"), "PNG", PICTURE),
-    "palette PNG": (saved(Image.fromarray(PICTURE).quantize(256), "PNG"), "PNG", PICTURE),
+    "palette PNG": (saved(PALETTE, "PNG"), "PNG", PICTURE),
+    "PNG of 1 bit": (saved(ONE_BIT, "PNG"), "PNG", BLACK_OR_WHITE),
     "grey PNG of 16 bits": (saved(GREY.astype(np.uint16) * 257, "PNG"), "PNG", GREY),
-    "colour PNG of 16 bits": (
-        cv2.imencode(".png", PICTURE[..., ::-1].astype(np.uint16) * 257)[1].tobytes(),
-        "PNG",
-        PICTURE,
-    ),
+    "colour PNG of 16 bits": (png_of_16_bits(), "PNG", PICTURE),
     "opaque PNG": (saved(with_alpha(255), "PNG"), "PNG", PICTURE),
+    "opaque grey PNG": (saved(grey_with_alpha(255), "PNG"), "PNG", GREY),
     "GIF": (animation(), "GIF", PICTURE),
     "BMP": (saved(PICTURE, "BMP"), "BMP", PICTURE),
+    "palette BMP": (saved(PALETTE, "BMP"), "BMP", PICTURE),
+    "BMP of 1 bit": (saved(ONE_BIT, "BMP"), "BMP", BLACK_OR_WHITE),
     "WebP": (saved(PICTURE, "WEBP", quality=95), "WEBP", PICTURE),
+    "lossless WebP": (saved(PICTURE, "WEBP", lossless=True), "WEBP", PICTURE),
+    "opaque WebP": (saved(with_alpha(255), "WEBP", lossless=True), "WEBP", PICTURE),
+    "animated WebP": (two_frames("WEBP"), "WEBP", PICTURE),
     "TIFF": (saved(PICTURE, "TIFF", compression="tiff_lzw"), "TIFF", PICTURE),
+    "TIFF of JPEG": (saved(PICTURE, "TIFF", compression="jpeg", quality=95), "TIFF", PICTURE),
+    "TIFF of a fax": (saved(ONE_BIT, "TIFF", compression="group4"), "TIFF", BLACK_OR_WHITE),
+    "TIFF of two pages": (two_frames("TIFF"), "TIFF", PICTURE),
+    "CMYK TIFF": (saved(Image.fromarray(PICTURE).convert("CMYK"), "TIFF"), "TIFF", PICTURE),
     "grey TIFF of 16 bits": (saved(GREY.astype(np.uint16) * 257, "TIFF"), "TIFF", GREY),
+    "grey TIFF of floats": (saved(GREY.astype(np.float32) / 255, "TIFF"), "TIFF", GREY),
 }
 
 
@@ -96,6 +140,29 @@ def test_what_is_transparent_is_white():
     assert close(decoded, (PICTURE / 2 + 127.5))
     decoded = photos.decode(photos.standardise(palette_with_transparency(), image_size=299).jpeg)
     assert decoded[0, 0].min() > 245
+
+
+HALF = PICTURE / 2 + 127.5
+TRANSLUCENT = {
+    "PNG": (saved(with_alpha(128), "PNG"), HALF),
+    "PNG of 16 bits": (png_of_16_bits(128 * 257), HALF),
+    "grey PNG": (saved(grey_with_alpha(128), "PNG"), GREY / 2 + 127.5),
+    "palette PNG": (saved(PALETTE, "PNG", transparency=bytes([128] * 256)), HALF),
+    "lossy WebP": (saved(with_alpha(128), "WEBP", quality=95), HALF),
+    "TIFF": (saved(with_alpha(128), "TIFF"), HALF),
+}
+
+
+@pytest.mark.parametrize("name", TRANSLUCENT)
+def test_alpha_is_laid_on_white(name):
+    data, expected = TRANSLUCENT[name]
+    assert close(photos.decode(photos.standardise(data, image_size=299).jpeg), expected)
+
+
+def test_what_a_gif_leaves_out_is_white():
+    image = Image.fromarray(PICTURE).quantize(64)
+    data = saved(image, "GIF", transparency=image.getpixel((0, 0)))
+    assert photos.decode(photos.standardise(data, image_size=299).jpeg)[0, 0].min() > 245
 
 
 # By the EXIF standard: orientation n means that the file's first row and column are the picture's ... and ...
@@ -153,12 +220,14 @@ def test_damage_to_exif_says_nothing_about_the_pixels(name, mode):
     assert (photo.width, photo.height) == ((HEIGHT, WIDTH) if turned else (WIDTH, HEIGHT))
 
 
-def test_the_content_decides_not_the_name(tmp_path):
-    misnamed = tmp_path / "photo.jpg"
-    misnamed.write_bytes(FILES["PNG"][0])
-    file = archives.File("cat/photo.jpg", 0, None, str(misnamed))
+@pytest.mark.parametrize("name", ["baseline JPEG", "PNG", "GIF", "BMP", "WebP", "TIFF"])
+@pytest.mark.parametrize("ending", ["jpg", "png", "txt"])
+def test_the_content_decides_not_the_name(name, ending, tmp_path):
+    misnamed = tmp_path / f"photo.{ending}"
+    misnamed.write_bytes(FILES[name][0])
+    file = archives.File(f"cat/photo.{ending}", 0, None, str(misnamed))
     found = inspection.inspect_file(file, inspection.Settings(image_size=299, min_side=16, max_megapixels=64))
-    assert (found.reason, found.format, found.width, found.height) == ("", "PNG", WIDTH, HEIGHT)
+    assert (found.reason, found.format, found.width, found.height) == ("", FILES[name][1], WIDTH, HEIGHT)
 
 
 def huge(kind: str) -> bytes:
@@ -201,14 +270,19 @@ REFUSED = {
     "a JPEG without its last byte": (jpeg(1)[:-1], "^truncated$"),
     "a progressive JPEG without its last scans": (FILES["progressive JPEG"][0][:-1000], "^truncated$"),
     # The thumbnail's end is not the end.
-    "a camera's JPEG cut short": (camera_jpeg()[:-500], "^(truncated|damaged: .+)$"),
+    "a camera's JPEG cut short": (camera_jpeg()[:-500], "^truncated$"),
+    "a camera's JPEG cut in its first scan": (camera_jpeg(progressive=True)[:-1500], "^truncated$"),
+    "a JPEG cut before its scan": (jpeg(1)[: jpeg(1).index(b"\xff\xda")], "^truncated$"),
     "half a CMYK JPEG": (FILES["CMYK JPEG"][0][:-1500], "^truncated$"),
     "half a PNG": (FILES["PNG"][0][:2000], "^truncated$"),
     "half a GIF": (animation()[:2000], "^(truncated|damaged: .+)$"),
-    "half a WebP": (FILES["WebP"][0][:500], "^(truncated|damaged: .+|not an image)$"),
-    "half a TIFF": (FILES["TIFF"][0][:5000], "^(truncated|damaged: .+|not an image)$"),
+    "half a BMP": (FILES["BMP"][0][:5000], "^truncated$"),
+    "half a WebP": (FILES["WebP"][0][:500], "^damaged: .+$"),
+    "half a TIFF": (FILES["TIFF"][0][:5000], "^truncated$"),
+    "half a TIFF that begins with its directory": (FILES["grey TIFF of 16 bits"][0][:5000], "^truncated$"),
     "a misleading TIFF": (misleading_tiff(), "^damaged: .+$"),
-    "a JPEG of nothing but its beginning": (b"\xff\xd8\xff\xe0", "^(truncated|damaged: .+|not an image)$"),
+    "a JPEG of nothing but its beginning": (b"\xff\xd8\xff\xe0", "^damaged: unreadable header$"),
+    "a PNG of nothing but its beginning": (FILES["PNG"][0][:12], "^damaged: unreadable header$"),
     "too large": (saved(photograph(1, (1100, 1000)), "JPEG"), r"^too large: 1100 x 1000 pixels, .* 1 megapixels$"),
     "too small": (saved(photograph(1, (100, 15)), "PNG"), "^too small: 100 x 15 pixels, the limit is 16$"),
     "flat": (saved(np.full((80, 80, 3), 117, np.uint8), "JPEG"), "^a single flat colour$"),
@@ -222,6 +296,55 @@ def test_the_reason_of_a_refusal(name):
     data, reason = REFUSED[name]
     with pytest.raises(photos.Unreadable, match=reason):
         photos.standardise(data, image_size=299, min_side=16, max_megapixels=1)
+
+
+def damaged_inside(harm: bytes) -> bytes:
+    """`harm` in place of some of the pixels' data."""
+    data = saved(PICTURE, "JPEG", quality=95)
+    middle = (data.index(b"\xff\xda") + len(data)) // 2
+    return data[:middle] + harm + data[middle + len(harm) :]
+
+
+def without_an_interval() -> bytes:
+    data = FILES["JPEG with restart markers"][0]
+    return data[: data.index(b"\xff\xd2")] + data[data.index(b"\xff\xd3") :]
+
+
+def padded(at: bytes) -> bytes:
+    data = FILES["JPEG with restart markers"][0]
+    return data.replace(at, bytes(128) + at)
+
+
+# Of what libjpeg only warns of, what costs part of the picture, and what does not.
+WARNED_OF = {
+    "cut, then ended anew": (jpeg(1)[:2000] + b"\xff\xd9", "damaged: premature end of data segment"),
+    "codes that mean nothing": (damaged_inside(b"\xff\0" * 20), "damaged: bad Huffman code"),
+    "a restart interval lost": (without_an_interval(), "damaged: found marker 0xd3 instead of RST2"),
+    "bytes too many inside": (padded(b"\xff\xd3"), "damaged: 128 extraneous bytes before marker 0xd3"),
+    "bytes too many before the end": (padded(b"\xff\xd9"), ""),
+    "unknown revision of JFIF": (jpeg(1).replace(b"JFIF\0\1", b"JFIF\0\0"), ""),
+    "damaged EXIF": (saved(PICTURE, "JPEG", exif=EXIF["nonsense"][0]), ""),
+    "a fax of nonsense": (FILES["TIFF of a fax"][0].replace(FILES["TIFF of a fax"][0][8:40], bytes(range(32))), None),
+    "a misleading TIFF": (misleading_tiff(), None),
+}
+
+
+def reason(data: bytes) -> str:
+    try:
+        photos.standardise(data, image_size=299)
+    except photos.Unreadable as error:
+        return str(error)
+    return ""
+
+
+def test_workers_tell_lost_parts_from_harmless_faults_and_keep_the_terminal_clean(capfd):
+    found = parallel.chunked_map(reason, [data for data, _ in WARNED_OF.values()] * 2, workers=1)
+    for (name, (_, expected)), said in zip([*WARNED_OF.items()] * 2, found, strict=True):
+        assert said == expected or expected is None, name
+    assert capfd.readouterr().err == ""
+    # Elsewhere stderr may be another thread's too, and is left alone.
+    assert reason(WARNED_OF["cut, then ended anew"][0]) == ""
+    assert "premature end of data segment" in capfd.readouterr().err
 
 
 def test_a_strip_longer_than_a_jpeg_can_be_is_refused_unless_it_shrinks():

@@ -19,6 +19,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 PHOTOGRAPHS = ROOT.parent / "shared/data/cats-and-dogs-originals-600.zip"
 COUNT = 300
+DATA_PICTURES = ("sizes", "photographs_0", "photographs_1", "refused", "near_duplicates")
 
 pytestmark = pytest.mark.slow
 
@@ -126,6 +127,8 @@ def test_dvc_and_mlflow_agree_and_models_are_registered(project: Project) -> Non
         trained = project.json(f"models/{name}/run.json")
         assert trained["model_sha256"] == version.tags["model_sha256"]
     [comparison] = project.runs("comparison")
+    pictures = {item.path for item in project.client.list_artifacts(comparison.info.run_id, "plots")}
+    assert {f"plots/{name}.png" for name in ("comparison", "augmented", *DATA_PICTURES)} <= pictures
     assert "compare-runs" in comparison.data.tags["mlflow.note.content"]
 
 
@@ -141,6 +144,7 @@ def test_dvc_commands_say_something_useful(project: Project) -> None:
     page = (project.folder / "dvc_plots/index.html").read_text()
     assert "val_accuracy" in page
     assert "true_positive_rate" in page
+    assert all(f"plots/{name}.png" in page for name in DATA_PICTURES)
 
 
 def test_a_changed_knob_of_one_model_runs_that_model_and_evaluate(project: Project) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,10 +19,13 @@ import yaml
 from conftest import ROOT, jpeg, photograph
 
 from catdog import photos, shards
+from catdog.splits import split_of
 
 SPLITS = ("train", "val", "test")
 OUTPUTS = [f"data/prepared/{name}" for name in ("train.arrow", "val.arrow", "test.arrow", "manifest.csv")]
 OUTPUTS.append("metrics/data.json")
+PICTURES = ("sizes", "photographs_0", "photographs_1", "refused", "near_duplicates")
+OUTPUTS += [f"plots/{name}.png" for name in PICTURES]
 GOOD = {
     f"{folder}/{seed}.jpg": jpeg(seed)
     for folder, first in (("Cat", 0), ("Dog", 40))
@@ -31,6 +35,9 @@ KEPT_TOO = {
     "Cat/misnamed.jpg": cv2.imencode(".png", photograph(100, (640, 480)))[1].tobytes(),
     'Dog/deep/er/the one, "quoted" and ü.JPEG': jpeg(101, (480, 640)),
     "Cat/twin-1.jpg": jpeg(102),
+    "Dog/near-1.jpg": jpeg(110),
+    "Dog/near-2.jpg": jpeg(110, (128, 96)),
+    "Dog/near-3.png": cv2.imencode(".png", photograph(110)[:, ::-1, ::-1])[1].tobytes(),
 }
 # Files that can't be kept: what the manifest is to say of them.
 BAD = {
@@ -44,6 +51,8 @@ BAD = {
     "Cat/twin-3.jpg": (jpeg(102), "duplicate: same bytes as Cat/twin-1.jpg"),
     "Cat/both.jpg": (jpeg(106), "conflicting labels: same bytes as Dog/both.jpg"),
     "Dog/both.jpg": (jpeg(106), "conflicting labels: same bytes as Cat/both.jpg"),
+    "Cat/either.jpg": (jpeg(111), "conflicting labels: looks like Dog/either.jpg (dog)"),
+    "Dog/either.jpg": (jpeg(111, (128, 96)), "conflicting labels: looks like Cat/either.jpg (cat)"),
     "Horse/1.jpg": (jpeg(107), "unknown class"),
     "loose.jpg": (jpeg(108), "unknown class"),
 }
@@ -83,7 +92,8 @@ def made(folder: Path) -> list[str]:
 def refused(done: subprocess.CompletedProcess) -> str:
     """The one line that a person is told."""
     assert done.returncode == 1
-    said = [line for line in done.stderr.splitlines() if not line.startswith("checking photographs: ")]
+    progress = ("checking photographs: ", "looking for near duplicates: ")
+    said = [line for line in done.stderr.splitlines() if not line.startswith(progress)]
     assert len(said) == 1, done.stderr
     assert said[0].startswith("error: ")
     return said[0]
@@ -115,7 +125,8 @@ def test_every_file_is_accounted_for_with_a_reason(account):
     for row in account.itertuples():
         assert row.id == hashlib.sha256(PLANTED[row.source]).hexdigest()
         assert row.label == {"Cat": "cat", "Dog": "dog"}.get(row.source.split("/")[0], "")
-        assert (row.split in SPLITS) == (not row.reason) == bool(row.group)
+        assert (row.split in SPLITS) == (not row.reason)
+        assert bool(row.group) == (not row.reason or row.reason.startswith("conflicting labels"))
     by_source = account.set_index("source")
     misnamed = by_source.loc["Cat/misnamed.jpg"]
     assert (misnamed["format"], misnamed["width"], misnamed["height"]) == ("PNG", "640", "480")
@@ -151,6 +162,42 @@ def test_the_counts_add_up(prepared, account):
     assert (source["kind"], source["path"], source["files"]) == ("own", "data/raw", len(account))
     assert source["size"] == sum(len(PLANTED[name]) for name in account["source"])
     assert re.fullmatch("[0-9a-f]{64}", source["sha256"])
+
+
+def test_near_copies_are_one_group_in_one_split(prepared, account):
+    by_source = account.set_index("source")
+    near = by_source.loc[[name for name in KEPT_TOO if "near" in name]]
+    assert set(near["group"]) == {near["id"].min()}
+    assert near["split"].nunique() == 1
+    assert by_source.loc["Cat/either.jpg", "group"] == by_source.loc["Dog/either.jpg", "group"]
+    told = json.loads((prepared / "metrics/data.json").read_text())["groups"]
+    alone = partial(split_of, seed=7, val_fraction=0.25, test_fraction=0.25)
+    assert told == {
+        "kept": len(GOOD) + len(KEPT_TOO) - 2,
+        "near_duplicates": 1,
+        "photographs_in_them": 3,
+        "largest": 3,
+        "straddling_if_split_alone": int(len(set(map(alone, near["id"]))) > 1),
+        "set_aside": 2,
+    }
+
+
+def test_sizes_are_those_of_the_files(prepared, account):
+    told = json.loads((prepared / "metrics/data.json").read_text())["sizes"]
+    for name, found in told.items():
+        measured = account[(account["label"] == name) & (account["width"] != "")]
+        assert found["photographs"] == len(measured)
+        for side in ("width", "height"):
+            sides = measured[side].astype(int)
+            assert found[side] == [sides.min(), sides.median(), sides.max()]
+    assert told["cat"]["width"][2] == 640
+
+
+def test_pictures_of_the_data_are_drawn_and_small(prepared):
+    for name in PICTURES:
+        path = prepared / f"plots/{name}.png"
+        assert min(cv2.imread(str(path)).shape[:2]) >= 60
+        assert path.stat().st_size < 400_000
 
 
 @pytest.fixture(scope="module")

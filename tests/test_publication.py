@@ -51,7 +51,7 @@ def train(client: mlflow.MlflowClient, name: str) -> None:
     history = history.assign(image_size=24, train_loss=0.5, train_accuracy=0.5, learning_rate=0.1)
     result = Result(history=history, best_epoch=2, seconds=6.0)
     with tracking.training_run(
-        client, name, knobs=trained_.knobs(P, f"train_{name}"), inputs=INPUTS, data=DATA
+        client, name, fingerprint="", knobs=trained_.knobs(P, f"train_{name}"), inputs=INPUTS, data=DATA
     ) as tracked_:
         trained_.leave(
             name,
@@ -103,6 +103,7 @@ def test_a_training_leaves_its_model_its_run_and_its_figures(project):
     assert run.data.metrics["train_seconds"] == 10.0
     assert run.data.params["learning_rate"] == str(P.train_cnn.learning_rate)
     assert run.data.params["augment.variants"] == str(P.augment.variants)
+    assert run.data.params["augment.blur.pixels"] == str(P.augment.blur.pixels)
     assert project.get_logged_model(said["model_id"]).source_run_id == said["run_id"]
 
 

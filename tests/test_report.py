@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from test_prepare import BAD
 
 from catdog import report, scoring
 
@@ -68,9 +69,19 @@ def content(tmp_path):
                 "val": {"cat": 99, "dog": 98},
                 "test": {"cat": 100, "dog": 100},
             },
-            "reasons": {"damaged: truncated": 3, "exact duplicate": 4},
+            "reasons": {"truncated": 3, "a new reason": 4},
             "files": 1805,
             "kept": 1798,
+            "sizes": {
+                "cat": {
+                    "photographs": 901,
+                    "width": [90, 1234.5, 5000],
+                    "height": [80, 300, 400],
+                    "aspect": [0.5, 1, 2],
+                },
+                "dog": {"photographs": 904, "width": [1, 2, 3], "height": [4, 5, 6], "aspect": [0.25, 0.4, 0.5]},
+            },
+            "groups": {"near_duplicates": 1200, "a_new_figure": 3},
         },
         "histories": {"cnn": history, "xception": history},
         "pictures": {"curves": tmp_path / "curves.png", "roc": tmp_path / "missing.png"},
@@ -140,12 +151,41 @@ def test_data_and_lineage_are_told(content, tmp_path):
     page = rendered(content, tmp_path)
     assert "1,805 files were met, 1,798 kept and 7 refused" in page.text
     assert "train 700 701 1,401" in page.text
-    assert "damaged: truncated 3" in page.text
+    assert "test 100 100 200 all 899 899 1,798" in page.text
+    assert "a new reason 4" in page.text
+    assert f"truncated {report.REASONS['truncated']} 3" in page.text
+    assert "Photographs measured refused copies included 901 904" in page.text
+    assert "1,234 90–5,000 2 1–3" in page.text
+    assert "1.00 0.50–2.00 0.40 0.25–0.50" in page.text
+    assert f"Groups of near duplicates {report.GROUPS['near_duplicates'][1]} 1,200 a new figure 3" in page.text
+    assert "sha256 " + "ab" * 32 in page.text
     assert "git commit 0123abcd , with uncommitted changes" in page.text
     assert "data/prepared/test.arrow 91f2" in page.text
     assert "dropout 0.2" in page.text
     assert page.attributes("href") == ["http://127.0.0.1:5000/#/run"], "javascript: is no link"
     assert "r2" in page.text
+
+
+def test_the_pictures_of_the_data_name_the_classes(content, tmp_path):
+    for key in ("sizes", "photographs_0", "photographs_1", "refused", "near_duplicates"):
+        content["pictures"][key] = content["pictures"]["curves"]
+    content["params"]["base"]["classes"] = ["{0} & cat", "dog"]
+    page = rendered(content, tmp_path)
+    data = page.text[page.text.index(" Data ") :]
+    assert "Training photographs: {0} & cat : An even sample" in data
+    assert "Training photographs: dog : An even sample" in data
+    headings = (
+        "Sizes and shapes",
+        "Training photographs: {0}",
+        "Training photographs: dog",
+        "Refused :",
+        "Near duplicates :",
+    )
+    assert [data.index(heading) for heading in headings] == sorted(data.index(heading) for heading in headings)
+
+
+def test_every_reason_of_prepare_has_a_meaning():
+    assert {reason.split(":")[0] for _, reason in BAD.values()} <= set(report.REASONS)
 
 
 def test_drawings_are_announced(content, tmp_path):
@@ -183,6 +223,8 @@ def test_hostile_names_are_only_text(content, tmp_path):
 def test_a_report_of_little_is_still_a_report(content, tmp_path):
     content["lineage"], content["pictures"] = {}, {}
     content["data"]["reasons"] = {}
+    content["data"].pop("sizes")
+    content["data"].pop("groups")
     for model in ("cnn", "xception"):
         for key in ("parameters", "file_bytes", "milliseconds_per_photograph", "temperature", "train_seconds"):
             content["evaluation"][model].pop(key)

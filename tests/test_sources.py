@@ -295,6 +295,68 @@ def test_a_member_with_a_bad_checksum_or_too_large_is_refused_alone(raw, monkeyp
     assert bad["Cat/big.jpg"].startswith("too large")
 
 
+class Stream(io.RawIOBase):
+    """What can be written to and not be sought in, so that sizes and checksums come after the data."""
+
+    def __init__(self):
+        self.data = b""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        self.data += bytes(data)
+        return len(data)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("kind", ["plain", "streamed", "after a program", "zip64", "with comments"])
+def test_zips_of_every_kind_are_read_as_zipfile_reads_them(raw, method, kind):
+    contents = {name: data * 99 for name, data in FILES.items()} | {"Cat/none.jpg": b"", "Cat/é.jpg": os.urandom(5000)}
+    stream = Stream() if kind == "streamed" else io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, data in contents.items():
+            info = zipfile.ZipInfo(name)
+            info.compress_type, info.extra = method, b"\xca\xfe\2\0hi" if kind == "with comments" else b""
+            info.comment = b"a cat" if kind == "with comments" else b""
+            with archive.open(info, "w", force_zip64=kind == "zip64") as member:
+                member.write(data)
+    packed = stream.data if kind == "streamed" else stream.getvalue()
+    (raw / "x.zip").write_bytes(b"MZ a program" + packed if kind == "after a program" else packed)
+    met = sources.list_files(raw, CLASSES)
+    assert {f.member: sources.read(f) for f in met} == contents
+
+
+def refusals(raw: Path) -> dict[str, str]:
+    found = {}
+    for f in sources.list_files(raw, CLASSES):
+        try:
+            sources.read(f)
+        except sources.BadMember as error:
+            found[f.member] = str(error)
+    return found
+
+
+def test_a_zips_member_that_is_not_where_it_should_be_is_refused_alone(raw):
+    path = zipped(raw / "x.zip")
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"PK\3\4", b"PK\3\5", 1))
+    assert refusals(raw) == {"Cat/1.jpg": "damaged: nothing where the archive's list has it"}
+
+
+def test_a_zips_member_that_ends_early_or_says_the_wrong_size_is_refused_alone(raw):
+    path = zipped(raw / "x.zip", {name: data * 99 for name, data in FILES.items()}, zipfile.ZIP_DEFLATED)
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\1\2")
+    for at, change in ((20, -3), (24, 3)):  # sizes packed and unpacked, in the archive's list
+        changed = bytearray(data)
+        size = int.from_bytes(data[entry + at : entry + at + 4], "little") + change
+        changed[entry + at : entry + at + 4] = size.to_bytes(4, "little")
+        path.write_bytes(changed)
+        assert list(refusals(raw)) == ["Cat/1.jpg"]
+        assert refusals(raw)["Cat/1.jpg"].startswith("damaged: ")
+
+
 def test_an_unknown_compression_is_refused_alone(raw):
     path = zipped(raw / "x.zip")
     data = bytearray(path.read_bytes())

@@ -18,11 +18,11 @@ SCRIPTS = {path.stem: path for path in SRC.glob("*.py")}
 # Modules import from their own layer and from those above it in this list.
 LAYERS = {
     "ground": "errors files lineage parallel params paths precision progress",
-    "photographs": "animals archives augmentation download drawings duplicates fetching inspection manifest photos "
-    "rendering scenery shards sheets sources splits",
+    "photographs": "animals archives augmentation data_sheets download drawings duplicates fetching fingerprints "
+    "inspection manifest neighbours photos rendering scenery shards sheets sizes sources splits style",
     "figures": "convergence gates plots provenance report scoring summary",
-    "networks": "batches checkpoints classifier cnn_training engines evaluation features models normalization "
-    "prediction training weights xception_training",
+    "networks": "batches checkpoints classifier cnn_training convolution engines evaluation features models "
+    "normalization prediction strategies training weights xception_training",
     "mlflow": "deployments registry serving tracking",
     "results": "publication trained",
     "command": "cli __main__",

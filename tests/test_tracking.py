@@ -31,8 +31,9 @@ def client(tmp_path):
         yield found
 
 
-def training_run(client: mlflow.MlflowClient, *, data: dict = DATA, resume: str = ""):
-    return tracking.training_run(client, "cnn", knobs={"dropout": 0.2}, inputs=INPUTS, data=data, resume=resume)
+def training_run(client: mlflow.MlflowClient, *, data: dict = DATA, fingerprint: str = "one", **knobs: object):
+    knobs = {"dropout": 0.2} | knobs
+    return tracking.training_run(client, "cnn", fingerprint=fingerprint, knobs=knobs, inputs=INPUTS, data=data)
 
 
 def row(epoch: int) -> dict[str, float]:
@@ -158,17 +159,19 @@ def test_drawings_and_photographs_have_an_experiment_each(client, monkeypatch):
         experiment(DATA)
 
 
-def interrupted(client: mlflow.MlflowClient, *, epochs: int) -> tracking.TrainingRun:
-    with suppress(KeyboardInterrupt), training_run(client) as run:
+def killed(client: mlflow.MlflowClient, *, epochs: int, fingerprint: str = "one") -> tracking.TrainingRun:
+    """A run as a SIGKILL leaves it: nobody says that it has ended."""
+    with suppress(KeyboardInterrupt), training_run(client, fingerprint=fingerprint) as run:
         for epoch in range(1, epochs + 1):
             run.epoch(row(epoch))
         raise KeyboardInterrupt
+    client.update_run(run.run_id, status="RUNNING")
     return run
 
 
 def test_a_resumed_run_logs_no_step_twice_and_fills_what_is_missing(client):
-    first = interrupted(client, epochs=2)  # epoch 3 was trained, and the kill came before it was logged
-    with training_run(client, resume=first.run_id) as second:
+    first = killed(client, epochs=2)  # epoch 3 was trained, and the kill came before it was logged
+    with training_run(client) as second:
         for epoch in (1, 2, 3, 4):
             second.epoch(row(epoch))
     assert second.run_id == first.run_id
@@ -177,15 +180,75 @@ def test_a_resumed_run_logs_no_step_twice_and_fills_what_is_missing(client):
     assert found.info.status == "FINISHED"
     assert len(found.inputs.dataset_inputs) == 3
     assert len(client.search_runs([first.experiment_id])) == 1
+    # It came to its end, so the next one is another.
+    with training_run(client) as third:
+        pass
+    assert third.run_id != first.run_id
 
 
-@pytest.mark.parametrize("fate", ["unknown", "deleted"])
+def test_what_was_logged_at_the_end_before_a_kill_is_not_there_twice(client):
+    with suppress(KeyboardInterrupt), training_run(client) as first:
+        first.figures({"train_seconds": 9.0})
+        before = mlflow.create_external_model(name="cnn", source_run_id=first.run_id)
+        raise KeyboardInterrupt
+    with training_run(client) as second:
+        second.figures({"train_seconds": 9.0, "parameters": 5})
+        after = mlflow.create_external_model(name="cnn", source_run_id=second.run_id)
+    assert second.run_id == first.run_id
+    assert steps(client, first.run_id, "train_seconds") == steps(client, first.run_id, "parameters") == [0]
+    found = client.search_logged_models([first.experiment_id])
+    assert [model.model_id for model in found] == [after.model_id] != [before.model_id]
+
+
+def test_a_run_killed_before_its_params_were_logged_gets_them(client, monkeypatch):
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "_log_knobs", die)
+        with suppress(KeyboardInterrupt):
+            training_run(client).__enter__()
+    with training_run(client) as run:
+        pass
+    [only] = client.search_runs([run.experiment_id])
+    assert only.data.params == {"dropout": "0.2"}
+
+
+def test_a_param_that_the_training_does_not_depend_on_may_change_after_a_kill(client):
+    first = killed(client, epochs=1)
+    with training_run(client, dropout=0.3, drawings=40) as second:
+        pass
+    assert second.run_id == first.run_id
+    assert client.get_run(first.run_id).data.params == {"dropout": "0.2", "drawings": "40"}
+
+
+def test_a_killed_run_that_nobody_goes_on_with_is_ended_as_killed(client):
+    first = killed(client, epochs=2)
+    with training_run(client, fingerprint="two") as second:
+        second.epoch(row(1))
+    assert second.run_id != first.run_id
+    assert client.get_run(first.run_id).info.status == "KILLED"
+    assert steps(client, first.run_id, "val_loss") == [1, 2]
+    assert client.get_run(second.run_id).info.status == "FINISHED"
+
+
+def test_a_failed_run_that_nobody_goes_on_with_stays_failed(client):
+    with pytest.raises(UserError), training_run(client) as first:
+        raise UserError("it diverged")
+    with training_run(client, fingerprint="two"):
+        pass
+    assert client.get_run(first.run_id).info.status == "FAILED"
+
+
+@pytest.mark.parametrize("fate", ["unknown", "deleted", "damaged"])
 def test_a_run_that_can_not_be_resumed_is_replaced(client, fate):
-    with training_run(client) as first:
-        first.epoch(row(1))
+    first = killed(client, epochs=1)
     if fate == "deleted":
         client.delete_run(first.run_id)
-    with training_run(client, resume=first.run_id if fate == "deleted" else "0" * 32) as second:
+    else:
+        text = {"unknown": json.dumps({"fingerprint": "one", "run_id": "0" * 32}), "damaged": '{"finger'}[fate]
+        paths.open_run("cnn").write_text(text)
+    with training_run(client) as second:
         second.epoch(row(1))
     assert second.run_id != first.run_id
     assert steps(client, second.run_id, "val_loss") == [1]

@@ -106,6 +106,21 @@ def test_a_training_that_diverges_is_told_in_one_line(here):
     assert not CHECKPOINT.exists()
 
 
+def test_two_processes_train_the_same_to_the_last_bit(here, undisturbed):
+    kept, whole, _ = undisturbed
+    ended = elsewhere(
+        "import numpy, training_fixtures\n"
+        "model, result, _ = training_fixtures.train()\n"
+        "numpy.savez('weights', *model.get_weights())\n"
+        "result.history.to_pickle('history')"
+    )
+    assert ended.returncode == 0, ended.stderr
+    pd.testing.assert_frame_equal(pd.read_pickle("history")[COLUMNS], whole.history[COLUMNS], check_exact=True)
+    with np.load("weights.npz") as weights:
+        for ours, theirs in zip(weights.values(), kept, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 # ---- going on after a kill ------------------------------------------------------------------------------------------
 
 
@@ -117,12 +132,16 @@ def assert_same(weights: list[np.ndarray], result: training.Result, undisturbed)
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
+def elsewhere(code: str) -> subprocess.CompletedProcess:
+    """Run `code` in a process of its own, in the current folder."""
+    path = {"PYTHONPATH": str(Path(__file__).parent)}
+    return subprocess.run([sys.executable, "-c", code], env=os.environ | path, capture_output=True, text=True)
+
+
 def killed(after: tuple[int, int]) -> None:
     """Train in a process of its own that is killed."""
-    code = f"import training_fixtures; training_fixtures.train(after={after})"
-    path = {"PYTHONPATH": str(Path(__file__).parent)}
-    ended = subprocess.run([sys.executable, "-c", code], env=os.environ | path, capture_output=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    ended = elsewhere(f"import training_fixtures; training_fixtures.train(after={after})")
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 
 def interrupted(after: tuple[int, int]) -> None:
@@ -210,7 +229,7 @@ def test_no_single_damaged_byte_is_taken_for_a_good_checkpoint(here):
 def test_a_checkpoint_is_replaced_whole_or_not_at_all(here, monkeypatch):
     model = small()
     model.optimizer.build(model.trainable_variables)
-    checkpoint = Checkpoint(CHECKPOINT, fingerprint="one", run_id="run")
+    checkpoint = Checkpoint(CHECKPOINT, fingerprint="one")
     checkpoint.save(model, State(epoch=1))
     with CHECKPOINT.open("rb") as opened:
         before = CHECKPOINT.read_bytes()
@@ -227,7 +246,6 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(here, monkeypatch):
         checkpoint.save(model, State(epoch=3))
     found = Checkpoint(CHECKPOINT, fingerprint="one")
     assert found.restore(model).epoch == 2
-    assert found.run_id == "run"
     found.remove()
     assert not Checkpoint(CHECKPOINT, fingerprint="one").exists
 
@@ -252,8 +270,9 @@ def test_the_fingerprint_follows_knobs_data_and_code(here, monkeypatch):
 
 
 def test_the_head_learns_and_a_second_training_is_the_same(here):
-    p = params(train_xception={"epochs": 5, "learning_rate": 0.02, "hidden": 0})
-    twice = np.concatenate([FEATURES, np.repeat(FEATURES, 2, axis=0)])
+    p = params(train_xception={"epochs": 5, "learning_rate": 0.03, "hidden": 0})
+    features = np.exp(FEATURES)  # as Xception's, never negative
+    twice = np.concatenate([features, np.repeat(features, 2, axis=0)])
     labels = np.concatenate([LABELS, np.repeat(LABELS, 2)])
     heads = []
     for name in ("one", "two"):
@@ -261,7 +280,7 @@ def test_the_head_learns_and_a_second_training_is_the_same(here):
         head, result = xception_training.train_head(
             p,
             train=(twice, labels),
-            val=(FEATURES, LABELS),
+            val=(features, LABELS),
             photographs=40,
             checkpoint=checkpoint,
             on_epoch=lambda row: None,
@@ -279,7 +298,7 @@ def test_fine_tuning_counts_on_and_keeps_the_head_where_it_was_better(here, bett
 
     keras.utils.set_random_seed(0)
     inputs = keras.Input((71, 71, 3))
-    x = keras.layers.SeparableConv2D(4, 3, strides=8, name="block14_sepconv1")(inputs)
+    x = keras.layers.SeparableConv2D(4, 3, strides=8, activation="relu", name="block14_sepconv1")(inputs)
     base = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
     p = params(train_xception={"hidden": 0, "fine_tune_blocks": 1, "fine_tune_learning_rate": 0.01})
     head = models.head(p.train_xception, features=4)

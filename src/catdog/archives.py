@@ -4,6 +4,7 @@ import bz2
 import errno
 import functools
 import gzip
+import io
 import lzma
 import os
 import re
@@ -17,7 +18,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from catdog.errors import UserError
 
@@ -26,6 +27,7 @@ ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECA
 _OTHER_ARCHIVE = re.compile(r"\.(7z|rar|zst|tzst|lz4|gz|bz2|xz)$", re.IGNORECASE)
 _COMPRESSED: dict[bytes, Callable] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's member: signature, ..., length of its name, of what is extra
 _LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
 # What the standard library raises on archives that are damaged, or made to look so.
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
@@ -36,13 +38,22 @@ class BadMember(Exception):
     """Why a file's bytes cannot be had, as `category` or `category: detail`, for a person to read."""
 
 
-@dataclass(frozen=True)
+class Packed(NamedTuple):
+    """How a zip holds a member: its method of compression, size in bytes when unpacked, and checksum."""
+
+    method: int
+    size: int
+    crc: int
+
+
+@dataclass(frozen=True, slots=True)
 class File:
     """One file met.
 
     `source` is its path inside data/raw, unique; an archive's name stands in it like a folder's. `label` is the index
     of its class, None where no folder above it is named after one. `problem`, where there is one, is why it will never
-    be read. The rest is for `read`: `archive` (None: `member` is a path), in a tar the `offset` and `size` in bytes.
+    be read. The rest is for `read`: `archive` (None: `member` is a path), and there `offset` and `size` in bytes, of
+    its data in a tar, of its header and its data as `packed` in a zip.
     """
 
     source: str
@@ -52,10 +63,11 @@ class File:
     problem: str = ""
     offset: int = -1
     size: int = -1
+    packed: Packed | None = None
 
 
 def read(file: File) -> bytes:
-    """The bytes of `file`; archives stay open, and quick to read from, in each process.
+    """The bytes of `file`; an archive stays open, and no list of its members is needed, in each process.
 
     Raises:
         BadMember: they cannot be had, or are not what the archive's checksum says.
@@ -65,14 +77,15 @@ def read(file: File) -> bytes:
     try:
         if file.archive is None:
             return _read_plain(Path(file.member))
-        if file.offset >= 0:
-            tar = _open_tar(str(file.archive), _stamp(file.archive))
-            data = os.pread(tar.fileno(), file.size, file.offset)
-            if len(data) < file.size:
-                raise BadMember("damaged: the archive ends within it")
-            return data
-        # A process that is forked shares the file's position with its parent, so each opens the archive for itself.
-        return _open_zip(str(file.archive), _stamp(file.archive), os.getpid()).read(file.member)
+        archive = _open(str(file.archive), _stamp(file.archive))
+        offset = file.offset
+        if file.packed:
+            header = _LOCAL_HEADER.unpack(_part(archive, offset, _LOCAL_HEADER.size))
+            if header[0] != b"PK\3\4":
+                raise BadMember("damaged: nothing where the archive's list has it")
+            offset += _LOCAL_HEADER.size + sum(header[1:])
+        data = _part(archive, offset, file.size)
+        return _unpacked(data, file.packed) if file.packed else data
     except FAULTS as error:
         raise BadMember(f"damaged: {one_line(error)}") from None
 
@@ -99,13 +112,27 @@ def members(archive: Path, shown: str) -> list[File]:
 
 
 @functools.lru_cache(maxsize=8)
-def _open_tar(archive: str, stamp: tuple) -> BinaryIO:
+def _open(archive: str, stamp: tuple) -> BinaryIO:
     return Path(archive).open("rb")
 
 
-@functools.lru_cache(maxsize=8)
-def _open_zip(archive: str, stamp: tuple, process: int) -> zipfile.ZipFile:
-    return zipfile.ZipFile(archive)
+def _part(archive: BinaryIO, offset: int, size: int) -> bytes:
+    # Threads, and processes that were forked, share the file's position, so it is neither used nor changed.
+    data = os.pread(archive.fileno(), size, offset)
+    if len(data) < size:
+        raise BadMember("damaged: the archive ends within it")
+    return data
+
+
+def _unpacked(data: bytes, packed: Packed) -> bytes:
+    # ZipFile itself would want the whole list of members, 0.6 kB each, in every worker.
+    info = zipfile.ZipInfo()
+    info.compress_type, info.compress_size, info.file_size, info.CRC = packed.method, len(data), packed.size, packed.crc
+    with zipfile.ZipExtFile(io.BytesIO(data), "r", info) as unpacking:
+        unpacked = unpacking.read()
+    if len(unpacked) < packed.size:
+        raise BadMember("damaged: its data ends early")
+    return unpacked
 
 
 def _stamp(archive: Path) -> tuple:
@@ -147,9 +174,11 @@ def _zip_members(archive: Path, shown: str) -> list[File]:
             problem = "not a file: a link" if kind == stat.S_IFLNK else "not a file: a device"
         elif info.compress_type not in _ZIP_METHODS:
             problem = f"unknown compression: method {info.compress_type} of zip"
-        elif info.file_size > MAX_BYTES:
-            problem = _too_large(info.file_size)
-        met.append(File(f"{shown}/{_tidy(name)}", None, archive, info.filename, problem=problem))
+        elif (size := max(info.file_size, info.compress_size)) > MAX_BYTES:
+            problem = _too_large(size)
+        packed = Packed(info.compress_type, info.file_size, info.CRC)
+        source = f"{shown}/{_tidy(name)}"
+        met.append(File(source, None, archive, info.filename, problem, info.header_offset, info.compress_size, packed))
     return met
 
 

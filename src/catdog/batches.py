@@ -72,7 +72,10 @@ class _Epoch(keras.utils.PyDataset):
 
 
 class VariedPixels(_Epoch):
-    """An epoch of photographs, each varied afresh by `policy`: uint8 (batch, size, size, 3) and labels (batch, 1)."""
+    """An epoch of photographs, each varied afresh by the cheap part of `policy`.
+
+    A batch is uint8 (batch, size, size, 3) and labels (batch, 1).
+    """
 
     def __init__(
         self,
@@ -100,7 +103,7 @@ class VariedPixels(_Epoch):
         rng = np.random.default_rng((*self.key, index))
         batch = np.empty((len(rows), self._size, self._size, 3), np.uint8)
         for slot, row in enumerate(rows):
-            batch[slot] = augmentation.vary(self._pixels.array[row], self._policy, rng, size=self._size)
+            batch[slot] = augmentation.vary_in_training(self._pixels.array[row], self._policy, rng, size=self._size)
         return batch, self._pixels.labels[rows, None]
 
 

@@ -25,11 +25,9 @@ class State:
 class Checkpoint:
     """The checkpoint at `path` of the training with this `fingerprint`; any other is passed over."""
 
-    def __init__(self, path: Path, *, fingerprint: str, run_id: str = "") -> None:
-        self._path, self._fingerprint, self.run_id = path, fingerprint, run_id
+    def __init__(self, path: Path, *, fingerprint: str) -> None:
+        self._path, self._fingerprint = path, fingerprint
         self._found = self._read()
-        if self._found:
-            self.run_id = str(self._found[0]["run_id"])
 
     @property
     def exists(self) -> bool:
@@ -46,7 +44,7 @@ class Checkpoint:
 
     def save(self, model: keras.Model, state: State) -> None:
         fields = {k: v for k, v in asdict(state).items() if k != "best_weights"}
-        text = json.dumps({"fingerprint": self._fingerprint, "run_id": self.run_id, "state": fields})
+        text = json.dumps({"fingerprint": self._fingerprint, "state": fields})
         arrays = {f"variables_{i}": np.asarray(v) for i, v in enumerate(_variables(model))}
         arrays |= {f"best_{i}": v for i, v in enumerate(state.best_weights)}
         self._path.parent.mkdir(parents=True, exist_ok=True)

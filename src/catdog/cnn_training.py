@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import keras
 
-from catdog import batches, models, params, precision, shards, training
+from catdog import batches, models, params, precision, shards, strategies, training
 from catdog.normalization import fused_is_available
 
 
@@ -17,7 +17,6 @@ def network(p: params.Params, *, photographs: int) -> keras.Model:
     t = p.train_cnn
     keras.utils.set_random_seed(p.base.seed)
     keras.config.set_dtype_policy(precision.resolve(t.precision))
-    model = models.cnn(t, fused=fused_is_available())
     total = sum(t.epochs) * batches.steps(photographs, t.batch_size)
     warmup = max(1, round(0.15 * total))
     rate = keras.optimizers.schedules.CosineDecay(
@@ -27,15 +26,17 @@ def network(p: params.Params, *, photographs: int) -> keras.Model:
         warmup_target=t.learning_rate,
         warmup_steps=warmup,
     )
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=t.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    # XLA is slower than TensorFlow's own kernels on CPU.
-    model.compile(
-        optimizer,
-        loss=keras.losses.BinaryCrossentropy(label_smoothing=t.label_smoothing),
-        metrics=training.metrics(),
-        jit_compile=False,
-    )
+    with strategies.scope(p.train.strategy):
+        model = models.cnn(t, fused=fused_is_available())
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=t.weight_decay)
+        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+        # XLA is slower than TensorFlow's own kernels on CPU.
+        model.compile(
+            optimizer,
+            loss=keras.losses.BinaryCrossentropy(label_smoothing=t.label_smoothing),
+            metrics=training.metrics(),
+            jit_compile=False,
+        )
     return model
 
 

@@ -93,7 +93,7 @@ def write_tables(p: params.Params, answers: Answers) -> dict[str, dict[str, pd.D
 
 
 def draw(p: params.Params, found: dict, tables: dict[str, dict[str, pd.DataFrame]]) -> dict[str, Path]:
-    """Draw plots/*.png and return them by the name under which the report shows them."""
+    """Draw plots/*.png and return them, and those of earlier stages, by the name under which the report shows them."""
     source = files.read_json(paths.DATA_METRICS)["source"]["kind"]
     note = "drawings, not photographs" if source == "drawn" else ""
     names = ("curves", "confusions", "roc", "precision_recall", "reliability", "cost", "comparison")
@@ -106,7 +106,8 @@ def draw(p: params.Params, found: dict, tables: dict[str, dict[str, pd.DataFrame
     plots.reliability(tables["reliability"], found, pictures["reliability"], note=note)
     plots.cost(found, trained, pictures["cost"], note=note)
     plots.comparison(found, trained, pictures["comparison"], note=note)
-    return pictures | {"augmented": paths.AUGMENTED_SHEET}
+    augmented = {"augmented": paths.AUGMENTED_SHEET, "transforms": paths.TRANSFORMS_SHEET}
+    return pictures | paths.DATA_PICTURES | augmented
 
 
 def predictions(answers: Answers) -> pd.DataFrame:

@@ -9,6 +9,7 @@ no shard holds any more stays until the folder is removed, which is safe at any 
 import hashlib
 import os
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -36,11 +37,17 @@ _FULL_FILE = 4096  # rows from which a file is left as it is; smaller ones are p
 class Features(NamedTuple):
     """What `extract` found, and what it took: of the photographs, only `computed` were not kept from before."""
 
-    arrays: list[np.ndarray]  # one per shard, float32 (photographs, features), rows in the shard's order
+    rows: np.ndarray  # float32 (photographs, features), shard after shard, in their order; memory-mapped
+    counts: list[int]  # photographs of each shard
     engine: str
     precision: str
     computed: int
     seconds: float  # wall time of computing them all, whenever that was
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """The rows of each shard."""
+        return np.split(self.rows, np.cumsum(self.counts)[:-1])
 
 
 def extract(
@@ -87,13 +94,25 @@ def extract(
             started = now
     _put_together(store)
     known = _load(store)
-    width = model.output_shape[-1]
-    arrays = [
-        np.array([known[photograph].features for photograph in row], np.float32).reshape(-1, width)
-        for row in photographs
-    ]
-    seconds = sum(known[photograph].seconds for photograph in {p for row in photographs for p in row})
-    return Features(arrays, engine, precision, len(missing), seconds)
+    wanted = [photograph for row in photographs for photograph in row]
+    kept = (known[photograph].features for photograph in wanted)
+    together = _gather(kept, len(wanted), model.output_shape[-1], store)
+    seconds = sum(known[photograph].seconds for photograph in set(wanted))
+    return Features(together, [len(row) for row in photographs], engine, precision, len(missing), seconds)
+
+
+def _gather(rows: Iterable[np.ndarray], count: int, width: int, folder: Path) -> np.ndarray:
+    """Rows as one array, in an unnamed file: in memory it would grow with the photographs."""
+    if not count:
+        return np.zeros((0, width), np.float32)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for row in rows:
+                file.write(row.tobytes())
+            file.flush()
+            return np.memmap(file, np.float32, mode="r", shape=(count, width))
+    except OSError as error:
+        raise UserError(f"{folder} has no room for the features of {count:,} photographs: {error.strerror}") from None
 
 
 def _recipe() -> str:

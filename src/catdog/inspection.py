@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from catdog import archives, parallel, photos, shards
+from catdog import archives, fingerprints, parallel, photos, shards
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Finding:
     """One file met, and what prepare comes to say about it.
 
     `reason` is empty where the photograph is kept. `jpeg` is the standard form on its way from a worker to the spool,
-    `spooled` its row there; `group` and `split` are settled when every file is known.
+    `spooled` its row there; `hashes` are what near copies are found by; `group` and `split` are settled when every file
+    is known.
     """
 
     source: str
@@ -31,6 +32,7 @@ class Finding:
     height: int | None = None
     format: str = ""
     jpeg: bytes | None = None
+    hashes: tuple[int, ...] = ()
     reason: str = ""
     spooled: int = -1
     group: str = ""
@@ -87,6 +89,7 @@ def inspect_file(file: archives.File, settings: Settings) -> Finding:
         finding.reason = str(error)
         return finding
     finding.width, finding.height, finding.format, finding.jpeg = photo.width, photo.height, photo.format, photo.jpeg
+    finding.hashes = fingerprints.hashes(fingerprints.thumbnail(photo.image))
     return finding
 
 

@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from catdog import params
+from catdog.convolution import MatrixGradientConv2D
 from catdog.normalization import FusedBatchNormalization
 
 
@@ -13,13 +14,15 @@ def cnn(p: params.TrainCnn, *, image_size: int | None = None, fused: bool = Fals
     """A plain convolutional network: a stem, then two 3x3 convolutions per entry of `filters`, pooling between.
 
     Global average pooling makes it fit any image size of at least 2 ** (len(filters) + 1) pixels, which is what lets it
-    train small to large; `image_size` declares one. `fused` takes the faster batch normalization for training; the
+    train small to large; `image_size` declares one. `fused` takes layers that train faster in place of Keras' own; the
     weights are the same, in the same order.
     """
     normalization = FusedBatchNormalization if fused else layers.BatchNormalization
 
     def convolution(x: Any, filters: int, *, kernel: int = 3, strides: int = 1, name: str) -> Any:
-        x = layers.Conv2D(
+        # The stem's map is large, where Keras' own layer is the fastest.
+        layer = MatrixGradientConv2D if fused and strides == 1 else layers.Conv2D
+        x = layer(
             filters,
             kernel,
             strides=strides,
@@ -46,9 +49,10 @@ def cnn(p: params.TrainCnn, *, image_size: int | None = None, fused: bool = Fals
 
 
 def head(p: params.TrainXception, *, features: int = 2048) -> keras.Model:
-    """What is trained on Xception's frozen features (n, `features`): dense, dropout, sigmoid."""
+    """What is trained on Xception's frozen features (n, `features`), none negative: root, dense, dropout, sigmoid."""
     inputs = keras.Input((features,), name="features", dtype="float32")
-    x = inputs
+    # Few features are large: their root is easier to learn from. At 0 it is infinitely steep, hence the offset.
+    x = keras.ops.sqrt(layers.Rescaling(1.0, offset=1e-4, name="offset", dtype="float32")(inputs))
     if p.hidden:
         x = layers.Dropout(p.dropout, name="features_dropout")(x)
         x = layers.Dense(p.hidden, activation="relu", name="hidden", dtype="float32")(x)

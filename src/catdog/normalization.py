@@ -30,6 +30,10 @@ class FusedBatchNormalization(layers.BatchNormalization):
         # The kernel divides by n - 1, as for a sample; Keras keeps the variance of the batch as it is.
         size = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), variance.dtype)
         variance = variance * (size - 1) / size
+        replica = tf.distribute.get_replica_context()
+        if replica and replica.num_replicas_in_sync > 1:
+            # The moving statistics are those of all devices' photographs, and so the same on each.
+            mean, variance = replica.all_reduce(tf.distribute.ReduceOp.MEAN, [mean, variance])
         self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1 - self.momentum))
         self.moving_variance.assign(self.moving_variance * self.momentum + variance * (1 - self.momentum))
         return outputs

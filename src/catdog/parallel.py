@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -16,6 +18,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 _CHUNK = 32
 _CHUNKS_UNDER_WAY = 4  # per worker
+_in_worker = False
 
 
 def cores() -> int:
@@ -32,8 +35,9 @@ def chunked_map(
 ) -> Iterator[Result]:
     """`function(item)` for each of `items`, in their order whatever the number of `workers` (default: one per core).
 
-    `function` and `items` are pickled to worker processes. Only a few chunks are under way at a time, so memory does
-    not grow with the number of items. An item that kills its worker gets `rescue(item)` instead; no other is lost.
+    `function` and `items` are pickled to worker processes, so they are of modules that these can import, not of the
+    script that was started. Only a few chunks are under way at a time, so memory does not grow with the number of
+    items. An item that kills its worker gets `rescue(item)` instead; no other is lost.
 
     Raises:
         BrokenProcessPool: a worker died and there is no `rescue`.
@@ -70,7 +74,8 @@ def _map(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[[Item], Result], chunk: list[Item]) -> Future[list[Result]]:
     try:
-        return pool.submit(_map, function, chunk)
+        with _main_unnoticed():
+            return pool.submit(_map, function, chunk)
     except BrokenProcessPool as error:
         # A worker died since the last result was taken. It comes up in its turn, like one that dies later.
         broken: Future[list[Result]] = Future()
@@ -82,7 +87,7 @@ def _apart(function: Callable[[Item], Result], chunk: list[Item], rescue: Callab
     """The results of a chunk in a process of its own, by halves where that dies: who is rescued has died alone."""
     with _pool(1) as pool:
         try:
-            return pool.submit(_map, function, chunk).result()
+            return _submit(pool, function, chunk).result()
         except BrokenProcessPool:
             if len(chunk) == 1:
                 return [rescue(chunk[0])]
@@ -96,7 +101,29 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
 
 
+@contextmanager
+def _main_unnoticed() -> Iterator[None]:
+    """Keep processes that start meanwhile from importing the script that was started, and all that it imports.
+
+    They would, for functions of its own; for prepare that is a second of CPU in every worker.
+    """
+    main = sys.modules["__main__"]
+    kept: dict[str, object] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(kept)
+
+
+def in_worker() -> bool:
+    """Whether this is a worker of `chunked_map`, where one thread has what is the process's, like stderr, to itself."""
+    return _in_worker
+
+
 def _begin_worker() -> None:
+    global _in_worker
+    _in_worker = True
     # Each worker is one core's worth, so OpenCV is kept from starting threads of its own.
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()

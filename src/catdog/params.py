@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator, model_validator
 
 from catdog import paths
 from catdog.errors import UserError
@@ -44,18 +44,82 @@ class Prepare(_Section):
     image_size: Side
     min_side: Count
     max_megapixels: Positive
+    near_duplicates: Annotated[float, Field(ge=0.5, le=1)]
     val_fraction: Share
     test_fraction: Share
 
 
+class Flip(_Section):
+    probability: Fraction
+
+
+class Turn(_Section):
+    probability: Fraction
+    degrees: Annotated[float, Field(ge=0, le=180)]
+
+
+class Change(_Section):
+    probability: Fraction
+    fraction: Below1
+
+
+class Erasing(_Section):
+    probability: Fraction
+    area: Below1
+
+
+class Blur(_Section):
+    probability: Fraction
+    pixels: Annotated[float, Field(ge=0, le=50)]
+
+
+class Noise(_Section):
+    probability: Fraction
+    levels: Annotated[float, Field(ge=0, le=255)]
+
+
+class Jpeg(_Section):
+    probability: Fraction
+    quality: Annotated[int, Field(ge=1, le=95)]
+
+
 class Augment(_Section):
     variants: Count
-    flip: Fraction
-    rotation: Annotated[float, Field(ge=0, le=180)]
-    zoom: Below1
-    shift: Below1
-    brightness: Below1
-    contrast: Below1
+    flip: Flip
+    rotation: Turn
+    zoom: Change
+    aspect: Change
+    shift: Change
+    hue: Turn
+    saturation: Change
+    white_balance: Change
+    brightness: Change
+    contrast: Change
+    erasing: Erasing
+    blur: Blur
+    noise: Noise
+    jpeg: Jpeg
+
+
+# What TensorFlow has beside MirroredStrategy, and how it fails with Keras 3.
+_FAILS = {
+    "multi_worker": "does not work with Keras 3, whose fit can't share batches between hosts",
+    "parameter_server": "does not work with Keras 3, whose fit can't take batches from a coordinator",
+    "central_storage": "does not work with Keras 3, whose batch normalization fails under it",
+    "tpu": "needs TPUs and a TensorFlow built for them, which the environment has not",
+}
+
+
+class Train(_Section):
+    strategy: str
+
+    @field_validator("strategy")
+    @classmethod
+    def _works(cls, strategy: str) -> str:
+        if strategy not in {"auto", "one", "mirrored"}:
+            why = _FAILS.get(strategy, "is not known")
+            raise ValueError(f"{strategy!r} {why}; take auto, one (device) or mirrored (all GPUs of this machine)")
+        return strategy
 
 
 class TrainCnn(_Section):
@@ -97,6 +161,7 @@ class TrainXception(_Section):
     patience: Count
     batch_size: Count
     learning_rate: Positive
+    weight_decay: NotNegative
     precision: Precision
     fine_tune_blocks: Annotated[int, Field(ge=0, le=14)]
     fine_tune_epochs: Count
@@ -122,6 +187,7 @@ class Params(_Section):
     base: Base
     prepare: Prepare
     augment: Augment
+    train: Train
     train_cnn: TrainCnn
     train_xception: TrainXception
     evaluate: Evaluate

@@ -26,7 +26,13 @@ METRICS = Path("metrics")
 DATA_METRICS = METRICS / "data.json"
 EVALUATION = METRICS / "evaluation.json"
 PLOTS = Path("plots")
+SIZES = PLOTS / "sizes.png"
+PHOTOGRAPHS = (PLOTS / "photographs_0.png", PLOTS / "photographs_1.png")  # by class; class names are a param
+REFUSED = PLOTS / "refused.png"
+NEAR_DUPLICATES = PLOTS / "near_duplicates.png"
+DATA_PICTURES = {path.stem: path for path in (SIZES, *PHOTOGRAPHS, REFUSED, NEAR_DUPLICATES)}
 AUGMENTED_SHEET = PLOTS / "augmented.png"
+TRANSFORMS_SHEET = PLOTS / "transforms.png"
 REPORT = Path("reports/comparison.html")
 
 
@@ -40,6 +46,10 @@ def history(model: str) -> Path:
 
 def checkpoint(model: str) -> Path:
     return CHECKPOINTS / f"{model}.npz"
+
+
+def open_run(model: str) -> Path:
+    return CHECKPOINTS / f"{model}.json"
 
 
 def root() -> Path:

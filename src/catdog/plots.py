@@ -1,29 +1,25 @@
 """The figures, as PNG files of deterministic bytes. Each function takes data and the path to write.
 
 Models go by their keys (`cnn`, `xception`); the tables are those of `scoring`, `evaluation` is metrics/evaluation.json.
-`note` is written under a figure: that it shows drawings, for instance. matplotlib is imported when a figure is made,
-since it takes longer to import than augment needs for its contact sheet.
+`note` is written under a figure: that it shows drawings, for instance.
 """
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from catdog import files
+from catdog import style
+from catdog.style import GREY, INK, RULE
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 NAMES = {"cnn": "CNN", "xception": "Xception"}
 # Okabe and Ito: told apart by the colour-blind too, and in grey (the first is lighter).
 COLOURS = {"cnn": "#D55E00", "xception": "#0072B2"}
-INK, GREY, RULE = "#1b1f24", "#57606a", "#d8dee4"
-DPI = 150
 
 _TICKS = {1: "1 s", 3: "3 s", 10: "10 s", 30: "30 s", 60: "1 min", 180: "3 min", 600: "10 min", 1800: "30 min"}
 _TICKS |= {3600: "1 h", 3 * 3600: "3 h", 10 * 3600: "10 h", 24 * 3600: "1 day", 72 * 3600: "3 days"}
@@ -31,21 +27,21 @@ _TICKS |= {3600: "1 h", 3 * 3600: "3 h", 10 * 3600: "10 h", 24 * 3600: "1 day", 
 
 def curves(histories: "dict[str, pd.DataFrame]", path: Path, *, note: str = "") -> None:
     """Accuracy and loss by epoch, both models on common axes: train dashed, val solid."""
-    figure, (accuracy, loss) = _panels(2, size=(9, 3.6), note=note)
+    figure, (accuracy, loss) = style.panels(2, size=(9, 3.6), note=note)
     for axes, what in ((accuracy, "accuracy"), (loss, "loss")):
         for model, history in histories.items():
             colour, marker = COLOURS.get(model, GREY), "." if len(history) < 3 else ""
             axes.plot(history["epoch"], history[f"train_{what}"], "--", color=colour, lw=1.2, alpha=0.7, marker=marker)
             axes.plot(history["epoch"], history[f"val_{what}"], color=colour, lw=2, marker=marker)
             _mark_sizes(axes, history, colour)
-        _title(axes, f"{what.capitalize()} by epoch")
+        style.title(axes, f"{what.capitalize()} by epoch")
         axes.set_xlabel("epoch")
-    _percent(accuracy.yaxis)
+    style.percent_axes(accuracy.yaxis)
     _top(loss, [h[key] for h in histories.values() for key in ("train_loss", "val_loss")])
     entries = [(COLOURS.get(m, GREY), "-", f"{NAMES.get(m, m)}, validation") for m in histories]
     entries += [(COLOURS.get(m, GREY), "--", f"{NAMES.get(m, m)}, training") for m in histories]
-    _legend(figure, entries)
-    _save(figure, path)
+    style.legend(figure, entries)
+    style.save(figure, path)
 
 
 def roc(tables: "dict[str, pd.DataFrame]", evaluation: dict, path: Path, *, note: str = "") -> None:
@@ -62,7 +58,7 @@ def confusions(tables: "dict[str, pd.DataFrame]", path: Path, *, classes: list[s
     """What each model called the photographs of each class: counts, and percentages of the actual class."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    figure, panels = _panels(len(tables), size=(4.2 * len(tables), 3.9), note=note)
+    figure, panels = style.panels(len(tables), size=(4.2 * len(tables), 3.9), note=note)
     for axes, (model, table) in zip(panels, tables.items(), strict=True):
         pairs = [[(table["actual"] == a) & (table["predicted"] == p) for p in classes] for a in classes]
         counts = np.array([[int(cell.sum()) for cell in row] for row in pairs])
@@ -78,13 +74,13 @@ def confusions(tables: "dict[str, pd.DataFrame]", path: Path, *, classes: list[s
         axes.set_yticks(range(len(classes)), classes)
         axes.set_ylabel("actual")
         axes.grid(visible=False)
-        _title(axes, f"{NAMES.get(model, model)}: {counts.sum() - counts.trace():,} of {counts.sum():,} wrong")
-    _save(figure, path)
+        style.title(axes, f"{NAMES.get(model, model)}: {counts.sum() - counts.trace():,} of {counts.sum():,} wrong")
+    style.save(figure, path)
 
 
 def reliability(tables: "dict[str, pd.DataFrame]", evaluation: dict, path: Path, *, note: str = "") -> None:
     """Do the probabilities mean what they say: observed frequency by predicted probability, and how many are where."""
-    figure, (axes, counts) = _panels(2, size=(9, 3.9), note=note)
+    figure, (axes, counts) = style.panels(2, size=(9, 3.9), note=note)
     axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
     entries = [(GREY, ":", "probabilities that mean what they say")]
     for place, (model, table) in enumerate(tables.items()):
@@ -98,20 +94,20 @@ def reliability(tables: "dict[str, pd.DataFrame]", evaluation: dict, path: Path,
         width = table["width"] * 0.4
         counts.bar(table["middle"] + (place - 0.5) * width, table["photographs"], width, color=colour)
         entries.append((colour, "-", label))
-    _percent(axes.xaxis, axes.yaxis, counts.xaxis)
+    style.percent_axes(axes.xaxis, axes.yaxis, counts.xaxis)
     axes.set(xlabel="predicted probability", ylabel="observed frequency")
-    _title(axes, "Predicted against observed")
+    style.title(axes, "Predicted against observed")
     counts.set(xlabel="predicted probability", ylabel="count", yscale="log")
     counts.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     counts.minorticks_off()
-    _title(counts, "How many are where")
-    _legend(figure, entries)
-    _save(figure, path)
+    style.title(counts, "How many are where")
+    style.legend(figure, entries)
+    style.save(figure, path)
 
 
 def cost(evaluation: dict, histories: "dict[str, pd.DataFrame]", path: Path, *, note: str = "") -> None:
     """Accuracy against the time it took: val_accuracy while training, then test accuracy with its interval."""
-    figure, (axes,) = _panels(1, size=(7.5, 4.1), note=note)
+    figure, (axes,) = style.panels(1, size=(7.5, 4.1), note=note)
     entries, starts = [(GREY, "-", "validation, while training")], []
     for model, history in histories.items():
         found, colour = evaluation[model], COLOURS.get(model, GREY)
@@ -128,15 +124,15 @@ def cost(evaluation: dict, histories: "dict[str, pd.DataFrame]", path: Path, *, 
     axes.minorticks_off()
     axes.set_xlim(max(min(starts), 0.1) / 3, max(evaluation[model]["train_seconds"] for model in histories) * 1.5)
     axes.set_xlabel("time since the start of training")
-    _percent(axes.yaxis)
-    _title(axes, "Accuracy against training time")
-    _legend(axes, entries, loc="lower right")
-    _save(figure, path)
+    style.percent_axes(axes.yaxis)
+    style.title(axes, "Accuracy against training time")
+    style.legend(axes, entries, loc="lower right")
+    style.save(figure, path)
 
 
 def comparison(evaluation: dict, histories: "dict[str, pd.DataFrame]", path: Path, *, note: str = "") -> None:
     """The one picture: verdict, metrics with intervals, convergence and training time of both models."""
-    figure, (dots, lines, bars) = _panels(3, size=(12, 4.2), note=note, width_ratios=(1.15, 1, 0.8))
+    figure, (dots, lines, bars) = style.panels(3, size=(12, 4.2), note=note, width_ratios=(1.15, 1, 0.8))
     metrics = {"accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1"}
     for place, (model, history) in enumerate(histories.items()):
         found, colour, name = evaluation[model], COLOURS.get(model, GREY), NAMES.get(model, model)
@@ -163,18 +159,18 @@ def comparison(evaluation: dict, histories: "dict[str, pd.DataFrame]", path: Pat
     dots.grid(visible=False, axis="y")
     for row in range(1, len(metrics)):
         dots.axhline(row - 0.5, color=RULE, lw=0.6)
-    _percent(dots.xaxis, lines.yaxis)
+    style.percent_axes(dots.xaxis, lines.yaxis)
     tested = evaluation[next(iter(histories))]["test_photographs"]
-    _title(dots, f"{tested:,} test {difference['things']}, {100 * difference['confidence']:g} % intervals")
+    style.title(dots, f"{tested:,} test {difference['things']}, {100 * difference['confidence']:g} % intervals")
     lines.set_xlabel("epoch")
-    _title(lines, "Validation accuracy")
+    style.title(lines, "Validation accuracy")
     bars.set_ylim(len(histories) - 0.5, -0.5)
     bars.set(yticks=[], xticks=[])
     bars.spines[["bottom", "left"]].set_visible(False)
-    _title(bars, "Training time")
+    style.title(bars, "Training time")
     figure.suptitle(difference["headline"], x=0.008, ha="left", fontsize=15, fontweight="bold", color=INK)
-    _legend(figure, [(COLOURS.get(m, GREY), "o", NAMES.get(m, m)) for m in histories], loc="outside upper right")
-    _save(figure, path)
+    style.legend(figure, [(COLOURS.get(m, GREY), "o", NAMES.get(m, m)) for m in histories], loc="outside upper right")
+    style.save(figure, path)
 
 
 def percent(fraction: float) -> str:
@@ -193,50 +189,12 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
 
 
-def _panels(
-    count: int, *, size: tuple[float, float], note: str, width_ratios: tuple[float, ...] | None = None
-) -> "tuple[Figure, list[Axes]]":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)  # type: ignore[union-attr, call-arg]
-    panels = list(figure.subplots(1, count, squeeze=False, width_ratios=width_ratios)[0])
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(RULE)
-        axes.grid(color=RULE, lw=0.6)
-        axes.set_axisbelow(True)
-        axes.tick_params(colors=GREY, labelcolor=INK, length=0, labelsize=9)
-    if note:
-        figure.supxlabel(note, x=0.01, ha="left", fontsize=9, fontweight="bold", color="#b42318")
-    return figure, panels
-
-
-def _title(axes: "Axes", text: str) -> None:
-    axes.set_title(text, loc="left", fontsize=11, fontweight="bold", color=INK, pad=10)
-
-
-def _percent(*directions: Any) -> None:
-    for direction in directions:
-        direction.set_major_formatter(lambda value, _: f"{round(100 * value, 4):g} %")
-
-
 def _top(axes: "Axes", series: "list[pd.Series]") -> None:
     # One bad epoch must not flatten all the others.
     every = np.concatenate([s.to_numpy(dtype=float) for s in series])
     every = every[np.isfinite(every)]
     if len(every):
         axes.set_ylim(0, min(every.max(), 2.5 * np.quantile(every, 0.9)) * 1.05)
-
-
-def _legend(where: "Figure | Axes", entries: list[tuple[str, str, str]], *, loc: Any = "outside upper left") -> None:
-    from matplotlib.lines import Line2D
-
-    styles: dict[str, dict[str, Any]] = {"-": {"lw": 2}, "--": {"lw": 1.2, "ls": "--"}, ":": {"lw": 1, "ls": ":"}}
-    styles |= {"o": {"lw": 0, "marker": "o"}}
-    handles = [Line2D([], [], color=colour, label=label, **styles[style]) for colour, style, label in entries]
-    columns = len(handles) if loc.startswith("outside") else 1
-    where.legend(handles=handles, loc=loc, ncols=columns, frameon=False, fontsize=9)
 
 
 def _mark_sizes(axes: "Axes", history: "pd.DataFrame", colour: str) -> None:
@@ -277,27 +235,20 @@ def _tradeoff(
 ) -> None:
     areas = {model: evaluation[model]["roc_auc"] for model in tables}
     span = float(np.clip(20 * (1 - min(areas.values())), 0.05, 1))
-    figure, panels = _panels(2 if span < 0.6 else 1, size=(8.4 if span < 0.6 else 4.6, 4.2), note=note)
+    figure, panels = style.panels(2 if span < 0.6 else 1, size=(8.4 if span < 0.6 else 4.6, 4.2), note=note)
     x, y = axes_of
     for axes in panels:
         for model, table in tables.items():
             label = f"{NAMES.get(model, model)}, area {areas[model]:.4f}" if corner == 0 else NAMES.get(model, model)
             axes.plot(table[x], table[y], color=COLOURS.get(model, GREY), lw=2, label=label)
         axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
-        _percent(axes.xaxis, axes.yaxis)
+        style.percent_axes(axes.xaxis, axes.yaxis)
     panels[0].set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    _title(panels[0], "ROC" if corner == 0 else "Precision and recall")
+    style.title(panels[0], "ROC" if corner == 0 else "Precision and recall")
     panels[0].legend(loc="lower right" if corner == 0 else "lower left", frameon=False, fontsize=9)
     if len(panels) > 1:
         panels[1].set(
             xlim=(-span / 50, span) if corner == 0 else (1 - 1.03 * span, 1 + span / 50), ylim=(1 - span, 1 + span / 50)
         )
-        _title(panels[1], "The corner, enlarged")
-    _save(figure, path)
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    buffer = io.BytesIO()
-    # Without the software's version in it, the same data gives the same bytes.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    files.write_bytes(path, buffer.getvalue())
+        style.title(panels[1], "The corner, enlarged")
+    style.save(figure, path)

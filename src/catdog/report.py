@@ -28,7 +28,51 @@ PICTURES = {
     ),
     "cost": ("cost", "Accuracy against time", "Dotted: time before the first epoch is over, features included."),
     "comparison": ("cost", "All in one picture", "The figure of the README."),
+    "sizes": ("data", "Sizes and shapes", "As in the files. A square is darker the more photographs are of its size."),
+    "photographs_0": ("data", "Training photographs: {0}", "An even sample, with the sizes of the files."),
+    "photographs_1": ("data", "Training photographs: {1}", "An even sample, with the sizes of the files."),
+    "refused": ("data", "Refused", "Some files of every reason; as a picture where the file holds one."),
+    "near_duplicates": (
+        "data",
+        "Near duplicates",
+        "Photographs that look alike. Those filed under both classes come first, and are set aside.",
+    ),
     "augmented": ("data", "Variants", "What augmentation makes of training photographs."),
+    "transforms": ("data", "Transforms", "Each of augmentation's transforms by itself, as far as it goes."),
+}
+
+# What the categories of reasons in metrics/data.json mean.
+REASONS = {
+    "a single flat colour": "one colour from edge to edge",
+    "archive inside an archive": "only the outer one is looked into",
+    "archive of an unknown kind": "zip and tar are read",
+    "conflicting labels": "one photograph under both classes: which is right is unknown, so none is used",
+    "damaged": "begins like an image and cannot be decoded",
+    "duplicate": "byte by byte a photograph that is kept",
+    "empty": "a file of no bytes",
+    "not a file": "a link or a device inside an archive",
+    "not an image": "none of the formats that are read, whatever its name says",
+    "replaced": "its archive holds a later file of the same name",
+    "too large": "more pixels or bytes than the limit",
+    "too long": "a strip that no JPEG can hold",
+    "too small": "a short side under the limit",
+    "truncated": "the end of the file is missing",
+    "unknown class": "no folder above it is named after a class",
+    "unknown compression": "packed in a way that is not read",
+    "unsafe name": "it would lead out of its archive",
+}
+
+# What the figures under `groups` in metrics/data.json are called, and what they mean.
+GROUPS = {
+    "near_duplicates": (
+        "Groups of near duplicates",
+        "each in one split, so that no test is of what was learnt by heart",
+    ),
+    "photographs_in_them": ("Photographs in them", ""),
+    "largest": ("Photographs in the largest", ""),
+    "set_aside": ("Groups set aside", "filed under both classes"),
+    "straddling_if_split_alone": ("Groups kept from straddling splits", "where each photograph alone would have gone"),
+    "kept": ("Groups in all", "most are of one photograph"),
 }
 
 
@@ -48,7 +92,8 @@ def render(
         evaluation: metrics/evaluation.json: each model with the metrics of `scoring.score`, `intervals`,
             and whichever of `train_seconds`, `parameters`, `file_bytes`, `milliseconds_per_photograph`, `temperature`
             are known; `difference` as `scoring.compare` returns it.
-        data: metrics/data.json: `source`, `counts` (split, then class), `reasons`, `files`, `kept`.
+        data: metrics/data.json: `source`, `counts` (split, then class), `reasons`, `files`, `kept`, and `sizes` (of
+            `sizes.figures`) and `groups` (of near duplicates) if they are known.
         histories: as `convergence.of` takes them.
         pictures: PNG files by the keys of `PICTURES`, or any other; those that do not exist are left out.
         params: params.yaml as plain dicts.
@@ -71,7 +116,12 @@ def render(
         data=data,
         classes=params["base"]["classes"],
         refused=data["files"] - data["kept"],
-        pictures=_embedded(pictures),
+        totals=[sum(counts.get(name, 0) for counts in data["counts"].values()) for name in params["base"]["classes"]],
+        origin=_origin(data["source"]),
+        reasons=[(reason, REASONS.get(reason, ""), count) for reason, count in data["reasons"].items()],
+        sizes=_size_rows(data, params["base"]["classes"]),
+        groups=_group_rows(data.get("groups", {})),
+        pictures=_embedded(pictures, params["base"]["classes"]),
         lineage=lineage,
         params=params,
         link=_web_address,
@@ -174,11 +224,61 @@ def _source(data: dict) -> dict[str, str]:
     }
 
 
-def _embedded(pictures: dict[str, Path]) -> list[dict[str, str]]:
+def _origin(source: dict) -> dict[str, str]:
+    told = {"kind": source.get("kind"), "address": source.get("address"), "path": source.get("path")}
+    told |= {"sha256": source.get("sha256")}
+    if "size" in source:
+        told["size"] = _megabytes(source["size"])
+    if "files" in source:
+        told["files"] = f"{source['files']:,}"
+    return {key: str(value) for key, value in told.items() if value}
+
+
+def _group_rows(groups: dict) -> list[dict]:
+    named = {key: GROUPS.get(key, (key.replace("_", " "), "")) for key in [*GROUPS, *groups]}
+    return [
+        {"name": name, "meaning": meaning, "cells": [{"value": f"{groups[key]:,}", "interval": ""}]}
+        for key, (name, meaning) in named.items()
+        if key in groups
+    ]
+
+
+def _size_rows(data: dict, classes: list[str]) -> list[dict]:
+    measured = [data.get("sizes", {}).get(name, {}) for name in classes]
+    if not any(found.get("photographs") for found in measured):
+        return []
+    pixels, ratio = "{:,.0f}".format, "{:.2f}".format
+    shown: list[tuple[str, str, str, Callable[[float], str]]] = [
+        ("width", "Width", "pixels: median, then least to greatest", pixels),
+        ("height", "Height", "", pixels),
+        ("aspect", "Width : height", "above 1 is landscape", ratio),
+    ]
+    rows = [
+        {
+            "name": "Photographs measured",
+            "meaning": "refused copies included",
+            "cells": [{"value": f"{found.get('photographs', 0):,}", "interval": ""} for found in measured],
+        }
+    ]
+    for key, name, meaning, write in shown:
+        cells = []
+        for found in measured:
+            least, median, greatest = found.get(key) or [None, None, None]
+            cells.append(
+                {"value": "–", "interval": ""}
+                if median is None
+                else {"value": write(median), "interval": f"{write(least)}–{write(greatest)}"}
+            )
+        rows.append({"name": name, "meaning": meaning, "cells": cells})
+    return rows
+
+
+def _embedded(pictures: dict[str, Path], classes: list[str]) -> list[dict[str, str]]:
     found = []
     for key, path in pictures.items():
         if path.is_file():
             section, heading, caption = PICTURES.get(key, ("failures", key.replace("_", " ").capitalize(), ""))
+            heading = heading.format(*classes) if key in PICTURES else heading
             encoded = base64.b64encode(path.read_bytes()).decode("ascii")
             found.append({"section": section, "heading": heading, "caption": caption, "png": encoded})
     return found

@@ -1,6 +1,7 @@
-"""Contact sheets: photographs in rows, each above its caption."""
+"""Contact sheets: photographs in rows, each above its caption, in blocks under headings where they belong together."""
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,26 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from catdog import files, photos
 from catdog.shards import Shard
 
-INK, GREY = "#1b1f24", "#6a737d"
+INK, GREY, ALARM = "#1b1f24", "#57606a", "#b42318"
+PAPER, PANEL, TILE = "#ffffff", "#f1f4f7", "#dde3e9"
+_GAP = 12
+_COLOURS = 256  # of a PNG with a palette, a third the size of one without
+
+
+@dataclass(frozen=True)
+class Block:
+    """Pictures that belong together, on a panel of their own if they have a heading.
+
+    Attributes:
+        pictures: uint8 (height, width, 3) RGB of any size; or a text, shown on a tile in place of a picture.
+        captions: one for each picture. A first line too long for its cell loses its middle, so that both ends can be
+            read; further ones are grey and go on in the next line.
+        heading: its first line is bold, further ones are grey.
+    """
+
+    pictures: list[np.ndarray | str]
+    captions: list[str]
+    heading: str = ""
 
 
 def contact_sheet(
@@ -19,31 +39,52 @@ def contact_sheet(
 
     Args:
         images: uint8 (height, width, 3) RGB of any size; shrunk or enlarged to fit a square of `cell` pixels.
-        captions: one for each image; lines longer than the cell lose their middle, so that both ends can be read.
+        captions: one for each image, as in a `Block`.
     """
-    if len(images) != len(captions):
-        raise ValueError(f"a caption for each image. Received: {len(images)} images, {len(captions)} captions")
-    small, large, gap = _font(14), _font(20, bold=True), 12
-    columns = max(1, min(columns, len(images)))
-    lines = max((caption.count("\n") + 1 for caption in captions), default=1)
-    height = cell + 6 + 18 * lines + gap
-    rows = -(-len(images) // columns)
-    width = max(columns * (cell + gap) + gap, int(large.getlength(title)) + 2 * gap)
-    sheet = Image.new("RGB", (width, 50 + max(rows * height, 30)), "white")
+    block = Block([*images], captions)
+    block_sheet([block] if images or captions else [], path, title=title, columns=columns, cell=cell)
+
+
+def block_sheet(
+    blocks: list[Block],
+    path: Path,
+    *,
+    title: str,
+    note: str = "",
+    columns: int = 6,
+    cell: int = 170,
+    palette: bool = False,
+) -> None:
+    """Blocks as they come, side by side while there is room for about `columns` pictures; "none" where there are none.
+
+    Args:
+        note: stands under the title, in red.
+        cell: pixels; each picture is shrunk or enlarged to fit a square of them.
+        palette: write a PNG of 256 colours: for thumbnails that are kept in git.
+    """
+    large, top = _font(20, bold=True), 50 + (22 if note else 0)
+    panels = [_panel(block, columns=columns, cell=cell) for block in blocks]
+    room = max([columns * (cell + _GAP + _padding(b)) - _GAP for b in blocks] + [p.width for p in panels], default=0)
+    places, left, right, bottom = [], _GAP, 0, top
+    for panel in panels:
+        if left > _GAP and left + panel.width > _GAP + room:
+            left, top = _GAP, bottom
+        places.append((left, top))
+        left += panel.width + _GAP
+        right, bottom = max(right, left), max(bottom, top + panel.height + _GAP)
+    width = max(right, int(large.getlength(title)) + 2 * _GAP)
+    sheet = Image.new("RGB", (width, bottom if blocks else bottom + 30), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((gap, 14), title, INK, large)
-    if not images:
-        draw.text((gap, 50), "none", GREY, small)
-    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        left, top = gap + index % columns * (cell + gap), 50 + index // columns * height
-        picture = ImageOps.contain(Image.fromarray(image), (cell, cell), Image.Resampling.LANCZOS)
-        sheet.paste(picture, (left, top + cell - picture.height))
-        for line, text in enumerate(caption.split("\n")):
-            draw.text(
-                (left, top + cell + 6 + 18 * line), _shortened(text, small, cell), INK if not line else GREY, small
-            )
+    draw.text((_GAP, 14), title, INK, large)
+    if note:
+        draw.text((_GAP, 44), note, ALARM, _font(14, bold=True))
+    if not blocks:
+        draw.text((_GAP, top), "none", GREY, _font(14))
+    for panel, place in zip(panels, places, strict=True):
+        sheet.paste(panel, place)
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
+    # Not dithered: that takes a fifth more bytes, and white paper comes out grey.
+    (sheet.quantize(_COLOURS) if palette else sheet).save(buffer, "PNG", optimize=palette)
     files.write_bytes(path, buffer.getvalue())
 
 
@@ -58,6 +99,60 @@ def variants_sheet(originals: Shard, variants: Shard, path: Path, *, shown: int)
         captions += ["original"] + [f"variant {k + 1} of {each}" for k in range(beside)]
     columns = (1 + beside) * max(1, 6 // (1 + beside))
     contact_sheet(images, captions, path, title="Training photographs and their variants", columns=columns)
+
+
+def _panel(block: Block, *, columns: int, cell: int) -> Image.Image:
+    if len(block.pictures) != len(block.captions):
+        received = f"{len(block.pictures)} images, {len(block.captions)} captions"
+        raise ValueError(f"a caption for each image. Received: {received}")
+    size = 14 if cell >= 150 else 12
+    small, bold, line, edge = _font(size), _font(size, bold=True), size + 4, _padding(block)
+    captions = [_caption_lines(caption, small, cell) for caption in block.captions]
+    heading = block.heading.split("\n") if block.heading else []
+    columns = max(1, min(columns, len(captions)))
+    pitch = cell + 6 + line * max((len(lines) for lines in captions), default=1) + _GAP
+    width = max([columns * (cell + _GAP) - _GAP, *(int(bold.getlength(text)) + 1 for text in heading)])
+    above = edge + (line * len(heading) + 6 if heading else 0)
+    height = above + -(-len(captions) // columns) * pitch - _GAP + edge
+    panel = Image.new("RGB", (width + 2 * edge, height), PANEL if heading else PAPER)
+    draw = ImageDraw.Draw(panel)
+    for number, text in enumerate(heading):
+        draw.text((edge, edge + number * line), text, GREY if number else INK, small if number else bold)
+    for index, (picture, lines) in enumerate(zip(block.pictures, captions, strict=True)):
+        left, top = edge + index % columns * (cell + _GAP), above + index // columns * pitch
+        shown = _tile(picture, small, cell) if isinstance(picture, str) else Image.fromarray(picture)
+        shown = ImageOps.contain(shown, (cell, cell), Image.Resampling.LANCZOS)
+        panel.paste(shown, (left, top + cell - shown.height))
+        for number, text in enumerate(lines):
+            draw.text((left, top + cell + 6 + line * number), text, GREY if number else INK, small)
+    return panel
+
+
+def _padding(block: Block) -> int:
+    return 10 if block.heading else 0
+
+
+def _tile(text: str, font: ImageFont.FreeTypeFont, cell: int) -> Image.Image:
+    tile = Image.new("RGB", (cell, cell), TILE)
+    words = "\n".join(_wrapped(text, font, cell - 16)[: (cell - 16) // 16])
+    ImageDraw.Draw(tile).multiline_text((8, 8), words, GREY, font)
+    return tile
+
+
+def _caption_lines(caption: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    first, *others = caption.split("\n")
+    return [_shortened(first, font, width)] + [line for other in others for line in _wrapped(other, font, width)[:3]]
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines += [_shortened(word, font, width)]
+    return [line for line in lines if line]
 
 
 def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:

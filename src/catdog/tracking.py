@@ -19,9 +19,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from sqlalchemy.exc import SQLAlchemyError
 
-from catdog import lineage, paths, shards
+from catdog import files, lineage, paths, shards
 from catdog.errors import UserError
 
+Client = mlflow.MlflowClient
 EXPERIMENT = "catdog"
 # Figures of drawings never stand beside figures of photographs, so they have an experiment of their own.
 EXPERIMENT_OF_DRAWINGS = "catdog-drawn"
@@ -78,7 +79,7 @@ def connect() -> mlflow.MlflowClient:
 
 
 class TrainingRun:
-    """An open run of a training stage."""
+    """An open run of a training stage: a new one, or one that goes on after a kill and keeps what it has."""
 
     def __init__(self, client: mlflow.MlflowClient, run: mlflow.entities.Run) -> None:
         self._client = client
@@ -86,6 +87,7 @@ class TrainingRun:
         self.experiment_id: str = run.info.experiment_id
         logged = client.get_metric_history(self.run_id, "val_loss")
         self._last_step = max((metric.step for metric in logged), default=0)
+        self._figures = set(run.data.metrics)
 
     def epoch(self, row: dict[str, float]) -> None:
         """Log one row of the history at step `epoch`, unless it is there already from before a kill."""
@@ -98,7 +100,8 @@ class TrainingRun:
         self._last_step = step
 
     def figures(self, values: dict[str, float]) -> None:
-        mlflow.log_metrics({k: float(v) for k, v in values.items()})
+        """Log figures of the whole training, unless they are there already from before a kill."""
+        mlflow.log_metrics({k: float(v) for k, v in values.items() if k not in self._figures})
 
     def tags(self, values: dict[str, str]) -> None:
         mlflow.set_tags(values)
@@ -112,32 +115,47 @@ def training_run(
     client: mlflow.MlflowClient,
     name: str,
     *,
+    fingerprint: str,
     knobs: dict,
     inputs: list[Path],
     data: dict,
-    resume: str = "",
 ) -> Iterator[TrainingRun]:
-    """Open the run of a training: a new one, or the one called `resume` of a training that was killed.
+    """Open the run of a training: a new one, or that of one with this `fingerprint` that did not come to its end.
+
+    The run's id is kept beside the checkpoints from the moment that there is a run until the training is done. A run
+    that was killed with another fingerprint is never gone on with, so it is ended as such.
 
     Args:
+        fingerprint: what the training depends on.
         knobs: params to log, flat.
         inputs: shards that the training reads; their md5 becomes a tag, their photographs a dataset.
         data: metrics/data.json, for the source.
     """
     parent = _parent(client)
-    if not _exists(client, resume):
-        resume = _new_run(client, name, parent=parent, inputs=inputs, data=data, knobs=knobs)
+    note = paths.open_run(name)
+    known = _read_note(note)
+    run_id = known.get("run_id", "")
+    if known.get("fingerprint") != fingerprint:
+        _end_killed(client, run_id)
+        run_id = ""
+    if not _exists(client, run_id):
+        run_id = _create_run(client, name, parent=parent, inputs=inputs, data=data)
+        files.write_json(note, {"fingerprint": fingerprint, "run_id": run_id})
+    _log_knobs(client, run_id, knobs)
     # The autologger of system metrics needs the fluent API's notion of an active run.
-    with mlflow.start_run(run_id=resume, log_system_metrics=True) as run:
+    with mlflow.start_run(run_id=run_id, log_system_metrics=True) as run:
+        _forget_models(client, run)
         for path in inputs:
             mlflow.log_input(_dataset(path), context=_context(path))
         yield TrainingRun(client, run)
+    note.unlink()
 
 
 @contextmanager
 def comparison_run(client: mlflow.MlflowClient, *, data: dict, inputs: list[Path], knobs: dict) -> Iterator[str]:
     """Open the run of an evaluation and give its id."""
-    run_id = _new_run(client, "comparison", parent=_parent(client), inputs=inputs, data=data, knobs=knobs)
+    run_id = _create_run(client, "comparison", parent=_parent(client), inputs=inputs, data=data)
+    _log_knobs(client, run_id, knobs)
     with mlflow.start_run(run_id=run_id):
         yield run_id
 
@@ -207,22 +225,43 @@ def note(client: mlflow.MlflowClient, run_id: str, text: str) -> None:
     client.set_tag(run_id, MLFLOW_RUN_NOTE, text)
 
 
-def _new_run(
+def _create_run(
     client: mlflow.MlflowClient,
     name: str,
     *,
     parent: mlflow.entities.Run | None,
     inputs: list[Path],
     data: dict,
-    knobs: dict,
 ) -> str:
     tags = {**lineage.tags(inputs), **_source_tags(data), "model": name, "mlflow.runColor": _COLOURS[name]}
     if parent:
         tags[MLFLOW_PARENT_RUN_ID] = parent.info.run_id
     experiment = parent.info.experiment_id if parent else _experiment(client, data)
-    run = client.create_run(experiment, run_name=name, tags=tags)
-    client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in knobs.items()])
-    return run.info.run_id
+    return client.create_run(experiment, run_name=name, tags=tags).info.run_id
+
+
+def _log_knobs(client: mlflow.MlflowClient, run_id: str, knobs: dict) -> None:
+    # MLflow refuses another value for a param, and one that a result does not depend on may have changed since a kill.
+    known = client.get_run(run_id).data.params
+    client.log_batch(run_id, params=[Param(k, str(v)) for k, v in knobs.items() if k not in known])
+
+
+def _read_note(note: Path) -> dict[str, str]:
+    try:
+        return files.read_json(note)
+    except (OSError, ValueError):  # none, or a damaged one
+        return {}
+
+
+def _end_killed(client: mlflow.MlflowClient, run_id: str) -> None:
+    if _exists(client, run_id) and client.get_run(run_id).info.status == "RUNNING":
+        client.set_terminated(run_id, status="KILLED")
+
+
+def _forget_models(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> None:
+    # A kill came between logging a model and leaving it: it is logged again, and the first one belongs to nothing.
+    for model in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"):
+        client.delete_logged_model(model.model_id)
 
 
 def _parent(client: mlflow.MlflowClient) -> mlflow.entities.Run | None:

@@ -1,13 +1,17 @@
-"""What a training leaves behind: the model, its run, its figures. The same for both models."""
+"""A training as a stage: the run that it goes on in, and what it leaves behind. The same for both models."""
 
 import hashlib
 import json
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from catdog import convergence, files, lineage, params, paths, serving, tracking, training
+from catdog.checkpoints import Checkpoint
 
 
 def fingerprint(p: params.Params, stage: str, inputs: list[Path]) -> str:
@@ -20,9 +24,40 @@ def fingerprint(p: params.Params, stage: str, inputs: list[Path]) -> str:
 
 def knobs(p: params.Params, stage: str) -> dict[str, object]:
     """Params to log: the stage's own by bare name, so that two models' line up side by side, others by section."""
-    sections = ("base", "prepare", "augment")
-    shared = {f"{name}.{key}": value for name in sections for key, value in getattr(p, name).model_dump().items()}
-    return {**getattr(p, stage).model_dump(), **shared}
+    shared = {name: getattr(p, name).model_dump() for name in ("base", "prepare", "augment")}
+    return {**getattr(p, stage).model_dump(), **_flat(shared)}
+
+
+def _flat(nested: dict[str, Any]) -> dict[str, object]:
+    """Keys of keys as `augment.blur.probability`."""
+    flat: dict[str, object] = {}
+    for key, value in nested.items():
+        flat |= {f"{key}.{name}": v for name, v in _flat(value).items()} if isinstance(value, dict) else {key: value}
+    return flat
+
+
+@contextmanager
+def tracked(
+    client: tracking.Client, name: str, p: params.Params, *, inputs: list[Path], also: str = ""
+) -> Iterator[tuple[tracking.TrainingRun, Callable[[str], Checkpoint]]]:
+    """Open the run of the training of `name`: a new one, or that of a training like it that was killed.
+
+    Gives the run and a function from a name, which begins with that of the training, to the checkpoint of that name.
+    Checkpoints are kept until the training is done.
+
+    Args:
+        inputs: shards that the training reads.
+        also: what it depends on beside these, code and params.
+    """
+    stage = f"train_{name}"
+    depends = fingerprint(p, stage, inputs) + also
+    data = files.read_json(paths.DATA_METRICS)
+    with tracking.training_run(
+        client, name, fingerprint=depends, knobs=knobs(p, stage), inputs=inputs, data=data
+    ) as run:
+        yield run, lambda part: Checkpoint(paths.checkpoint(part), fingerprint=depends)
+    for file in paths.CHECKPOINTS.glob(f"{name}*.npz"):
+        file.unlink()
 
 
 def leave(

@@ -6,10 +6,44 @@ import keras
 import numpy as np
 import pandas as pd
 
-from catdog import batches, models, params, shards, training
+from catdog import batches, models, params, shards, strategies, training
 from catdog.checkpoints import Checkpoint
 
 OnEpoch = Callable[[dict[str, float]], None]
+
+
+def train(
+    p: params.Params,
+    base: keras.Model,
+    features: np.ndarray,
+    *,
+    train: list[shards.Shard],
+    val: shards.Shard,
+    checkpoint: Callable[[str], Checkpoint],
+    on_epoch: OnEpoch,
+) -> tuple[keras.Model, training.Result]:
+    """Train a head on `features`, rows of the shards of `train`, then of `val`; then the end of `base` under it.
+
+    The latter where `fine_tune_blocks` says so. `checkpoint` gives the checkpoint of a name.
+
+    Returns:
+        Both as one model, from pixels to probability, and the training of it all.
+    """
+    labels = np.concatenate([shard.labels for shard in train])
+    head, result = train_head(
+        p,
+        train=(features[: len(labels)], labels),
+        val=(features[len(labels) :], val.labels),
+        photographs=len(train[0]),
+        checkpoint=checkpoint("xception"),
+        on_epoch=on_epoch,
+    )
+    with strategies.scope(p.train.strategy):
+        model = models.xception(base, head, image_size=p.train_xception.image_size)
+    if p.train_xception.fine_tune_blocks:
+        tuning = checkpoint("xception_tuning")
+        result = fine_tune(p, model, base, result, train=train, val=val, checkpoint=tuning, on_epoch=on_epoch)
+    return model, result
 
 
 def train_head(
@@ -24,13 +58,14 @@ def train_head(
     """Train the head on features, float32 (n, 2048), with labels (n,): of `photographs`, then of their variants."""
     t = p.train_xception
     keras.utils.set_random_seed(p.base.seed)
-    head = models.head(t, features=train[0].shape[1])
-    head.compile(
-        keras.optimizers.Adam(t.learning_rate),
-        loss=keras.losses.BinaryCrossentropy(),
-        metrics=training.metrics(),
-        jit_compile=False,
-    )
+    with strategies.scope(p.train.strategy):
+        head = models.head(t, features=train[0].shape[1])
+        rate = keras.optimizers.schedules.CosineDecay(
+            t.learning_rate, decay_steps=t.epochs * batches.steps(photographs, t.batch_size)
+        )
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=t.weight_decay)
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+        _compile(head, optimizer)
 
     def load() -> tuple[Callable[[int], batches.Features], batches.InOrder]:
         def of_epoch(epoch: int) -> batches.Features:
@@ -68,12 +103,8 @@ def fine_tune(
     t = p.train_xception
     before = model.get_weights()
     models.thaw(base, blocks=t.fine_tune_blocks)
-    model.compile(
-        keras.optimizers.Adam(t.fine_tune_learning_rate),
-        loss=keras.losses.BinaryCrossentropy(),
-        metrics=training.metrics(),
-        jit_compile=False,
-    )
+    with strategies.scope(p.train.strategy):
+        _compile(model, keras.optimizers.Adam(t.fine_tune_learning_rate))
     batch_size = min(t.batch_size, 32)
 
     def load() -> tuple[Callable[[int], batches.VariedPixels], batches.InOrder]:
@@ -114,3 +145,12 @@ def fine_tune(
     if best == head.best_epoch:
         model.set_weights(before)
     return training.Result(history=history, best_epoch=best, seconds=head.seconds + tuned.seconds)
+
+
+def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    model.compile(
+        optimizer,
+        loss=keras.losses.BinaryCrossentropy(),
+        metrics=training.metrics(),
+        jit_compile=False,
+    )
