@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env run full test lint ui report promote serve lock clean
+.PHONY: help env run full test lint ui report promote serve bench lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 12
@@ -53,6 +53,9 @@ promote: env  ## Put the better model into use, if it passes the gates of params
 
 serve: env  ## The champion as a server on http://127.0.0.1:5001
 	@catdog serve
+
+bench: env  ## Every benchmark, an hour or more on an idle machine; figures into bench/results
+	@set -e; for script in $$(grep -l __main__ bench/*.py); do echo "python $$script"; python $$script; done
 
 lock: env  ## Renew requirements.lock from pyproject.toml
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra dev pyproject.toml -o requirements.lock

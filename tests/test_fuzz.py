@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ def test_bytes_flipped_in_photographs_crash_nothing_and_lose_no_file(tmp_path, c
     with zipfile.ZipFile(tmp_path / "cases.zip", "w") as archive:
         for case, data in enumerate(cases):
             archive.writestr(f"{('Cat', 'Dog')[case % 2]}/{case:04}.jpg", data)
-    files = [archives.File(f.source, 0, f.archive, f.member) for f in archives.members(tmp_path / "cases.zip", "zip")]
+    files = [replace(f, label=0) for f in archives.members(tmp_path / "cases.zip", "zip")]
     findings = list(inspection.inspect(files, SETTINGS))
     assert capfd.readouterr().err == ""  # of all that decoders print, nothing reaches the terminal
 

@@ -127,11 +127,15 @@ BAD = [
     ("base.classes", ["cat"], "base.classes ... at least 2 ... Received: ['cat']"),
     ("base.classes", ["cat", "dog", "fox"], "base.classes ... at most 2 ... Received: ['cat', 'dog', 'fox']"),
     ("base.classes", ["cat", "../dog"], "base.classes.1 ... Received: '../dog'"),
-    ("train_cnn.epochs", [8, 12], "epochs should have one entry per image_sizes. Received: [8, 12] for [64, 96, 128, 160]"),
+    (
+        "train_cnn.epochs",
+        [8, 12],
+        "epochs should have one entry per image_sizes. Received: [8, 12] for [64, 96, 128, 160]",
+    ),
     (
         "train_cnn.image_sizes",
-        [32, 96, 128],
-        "image_sizes should be at least 64 for 5 filters. Received: [32, 96, 128]",
+        [32, 96, 128, 160],
+        "image_sizes should be at least 64 for 5 filters. Received: [32, 96, 128, 160]",
     ),
     # misspelt
     ("prepare.imagesize", 299, "prepare.imagesize is not a known key. Received: 299"),

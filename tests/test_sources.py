@@ -246,14 +246,17 @@ def test_tar_members_that_are_no_files_are_listed_and_refused(raw):
                 sources.read(f)
 
 
-def test_a_link_in_a_zip_is_refused(raw):
+@pytest.mark.parametrize(
+    ("kind", "what"), [(stat.S_IFLNK, "a link"), (stat.S_IFCHR, "a device"), (stat.S_IFIFO, "a device")]
+)
+def test_a_link_and_a_device_in_a_zip_are_refused(raw, kind, what):
     with zipfile.ZipFile(raw / "x.zip", "w") as archive:
         for name, data in FILES.items():
             archive.writestr(name, data)
         info = zipfile.ZipInfo("Cat/link.jpg")
-        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+        info.external_attr = (kind | 0o777) << 16
         archive.writestr(info, "/etc/passwd")
-    assert problems(raw) == {"x.zip/Cat/link.jpg": "not a file: a link"}
+    assert problems(raw) == {"x.zip/Cat/link.jpg": f"not a file: {what}"}
 
 
 def test_a_name_met_twice_is_listed_twice_and_the_later_counts(raw):
