@@ -163,6 +163,7 @@ def test_killed_and_started_again_it_goes_on_in_the_same_run(project: Project) -
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
     params["train_cnn"]["dropout"] = 0.25
     (project.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    project.commit("another dropout of the CNN")
     before = {run.info.run_id for run in project.runs("cnn")}
     training = subprocess.Popen(
         ["dvc", "repro", "train_cnn"],
@@ -192,6 +193,8 @@ def test_mlflow_project_nests_its_runs(project: Project) -> None:
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
     params["train_xception"]["dropout"] = 0.1
     (project.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    # What becomes of it is promoted below, and traced to this commit.
+    project.commit("another dropout of Xception")
     said = project.run("mlflow", "run", ".", "--env-manager=local", "--experiment-name=catdog")
     newest, *_ = project.runs("xception")
     parent = project.client.get_run(newest.data.tags["mlflow.parentRunId"])
