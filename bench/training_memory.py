@@ -1,7 +1,7 @@
 """Peak private memory of one epoch of each training, at 5,000 and at 20,000 photographs.
 
-Each is trained in a process of its own, which is watched with all its children. What counts is memory that nobody else
-has (USS): a file that is mapped, as pixels and features are, is the system's to drop when it needs the room. The CNN
+Each is trained in a process of its own, which is watched with all its children. What counts is memory with no
+file behind it: one that is mapped, as pixels and features are, is the system's to drop when it needs the room. The CNN
 trains at the first of its image sizes; Xception's head on features of the right shape, made up. Photographs are those
 of the training shard, over and over where it has fewer.
 """
@@ -48,7 +48,7 @@ def main() -> None:
             Figure(f"{name}_{counts[1]}", f"{name}, {counts[1]:,} photographs", many, "MB", "measured"),
             Figure(f"{name}_ratio", f"{name}, few against many", few / many, "of 1", "measured", goal=GOAL),
         ]
-    notes = ["Peak of the private memory (USS) of the process and its children; MB = 10^6 bytes."]
+    notes = ["Peak over the process and its children: resident less shared, of /proc/PID/statm; MB = 10^6 bytes."]
     common.leave("training_memory", figures, notes=notes, seconds=seconds, quick=given.quick)
 
 
@@ -67,11 +67,12 @@ def watched(name: str, count: int) -> float:
 
 
 def private(process: psutil.Process) -> int:
-    """Bytes of a process and its children that no other process has."""
+    """Bytes of a process and its children that no file is behind."""
     found = 0
     try:
         for each in (process, *process.children(recursive=True)):
-            found += each.memory_full_info().uss
+            memory = each.memory_info()
+            found += memory.rss - memory.shared
     except psutil.Error:  # it ended while it was looked at
         return 0
     return found
