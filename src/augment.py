@@ -31,7 +31,7 @@ def _show_transforms(photograph: np.ndarray, p: params.Params) -> None:
         alone = augmentation.strongest(photograph, p.augment, names, seed=p.base.seed)
         captions, pictures = zip(("original", photograph), *alone, strict=True)
         blocks.append(sheets.Block([*pictures], [*captions], heading=heading))
-    sheets.block_sheet(blocks, paths.TRANSFORMS_SHEET, title="Each transform alone, at its limit")
+    sheets.block_sheet(blocks, paths.TRANSFORMS_SHEET, title="Each transform alone, at its limit", palette=True)
 
 
 if __name__ == "__main__":

@@ -35,14 +35,14 @@ class Block:
 def contact_sheet(
     images: list[np.ndarray], captions: list[str], path: Path, *, title: str, columns: int = 6, cell: int = 170
 ) -> None:
-    """Images in rows, each above its caption.
+    """Images in rows, each above its caption, as a PNG of 256 colours.
 
     Args:
         images: uint8 (height, width, 3) RGB of any size; shrunk or enlarged to fit a square of `cell` pixels.
         captions: one for each image, as in a `Block`.
     """
     block = Block([*images], captions)
-    block_sheet([block] if images or captions else [], path, title=title, columns=columns, cell=cell)
+    block_sheet([block] if images or captions else [], path, title=title, columns=columns, cell=cell, palette=True)
 
 
 def block_sheet(
