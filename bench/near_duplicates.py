@@ -144,6 +144,8 @@ def append(spool: Path, second: Path, copied: list[Finding]) -> None:
     """Put the second spool's rows behind the first one's, since a finding knows its row in one spool."""
     both = shards.Shard(spool), shards.Shard(second)
     shards.write(spool, (shard.row(row) for shard in both for row in range(len(shard))))
+    together = np.concatenate([inspection.thumbnails(spool), inspection.thumbnails(second)])
+    together.tofile(spool.with_suffix(".thumbnails"))
     for finding in copied:
         finding.spooled += len(both[0])
 

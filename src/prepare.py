@@ -43,7 +43,7 @@ def main() -> None:
         data_sheets.draw(findings, spool, classes=base.classes, seed=base.seed, note=note)
         sizes.draw(account, paths.SIZES, classes=base.classes, image_size=prepare.image_size, note=note)
     finally:
-        spool.unlink(missing_ok=True)
+        inspection.remove(spool)
 
     files.write_text(paths.MANIFEST, account.to_csv(index=False))
     measured = sizes.figures(account, classes=base.classes)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from catdog import data_sheets, inspection, paths, photos, shards, sheets
+from catdog import data_sheets, fingerprints, inspection, paths, photos, shards, sheets
 from catdog.inspection import Finding
 
 CLASSES = ["cat", "dog"]
@@ -38,8 +38,9 @@ def shown(monkeypatch):
 
 
 def kept(source, *, colour=(200, 30, 30), label=0, split="train", group="", reason=""):
-    jpeg = photos.encode(np.full((30, 40, 3), colour, np.uint8))
-    finding = Finding(source, label, id=source, width=400, height=300, format="JPEG", jpeg=jpeg, reason=reason)
+    image = np.full((30, 40, 3), colour, np.uint8)
+    finding = Finding(source, label, id=source, width=400, height=300, format="JPEG", reason=reason)
+    finding.jpeg, finding.thumbnail = photos.encode(image), fingerprints.thumbnail(image)
     finding.group, finding.split = group or ("" if reason else source), split
     return finding
 

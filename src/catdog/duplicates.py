@@ -1,16 +1,13 @@
 """The same photograph more than once, as the same bytes or as a copy that was scaled, compressed, cropped, mirrored."""
 
 from collections import defaultdict
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from catdog import fingerprints, neighbours, photos, shards
+from catdog import fingerprints, inspection, neighbours
 from catdog.inspection import Finding
-
-_THUMBNAILS = 20_000  # held at a time, 4 kB each
 
 
 def settle(findings: list[Finding], *, spool: Path, classes: list[str], likeness: float) -> None:
@@ -22,7 +19,7 @@ def settle(findings: list[Finding], *, spool: Path, classes: list[str], likeness
     they keep their group, by which a person finds them.
 
     Args:
-        spool: the shard of their pixels, as `inspection.spool` wrote it.
+        spool: their pixels and thumbnails, as `inspection.spool` wrote them.
         likeness: from which two photographs are near copies, as `fingerprints.likeness` has it; 1: none are.
     """
     copies = defaultdict(list)
@@ -60,15 +57,11 @@ def _settle_family(family: list[Finding], classes: list[str]) -> None:
 
 def _families(photographs: list[Finding], spool: Path, least: float) -> list[list[Finding]]:
     """Each photograph with its near copies, theirs, and so on."""
-    pixels = shards.Shard(spool)
-
-    @lru_cache(maxsize=_THUMBNAILS)
-    def thumbnail(row: int) -> np.ndarray:
-        return fingerprints.thumbnail(photos.pixels(pixels.jpeg(photographs[row].spooled), fingerprints.SIDE))
+    thumbnails = inspection.thumbnails(spool)
 
     def alike(row: int, other: int, mirrored: bool) -> bool:
-        second = np.ascontiguousarray(thumbnail(other)[:, ::-1]) if mirrored else thumbnail(other)
-        return fingerprints.likeness(thumbnail(row), second) >= least
+        first, second = (thumbnails[photographs[each].spooled] for each in (row, other))
+        return fingerprints.likeness(first, np.ascontiguousarray(second[:, ::-1]) if mirrored else second) >= least
 
     hashes = np.array([photograph.hashes for photograph in photographs], np.uint64)
     threads = cv2.getNumThreads()

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import IO
+
+import numpy as np
 
 from catdog import archives, fingerprints, parallel, photos, shards
 
@@ -16,13 +19,13 @@ class Settings:
     max_megapixels: float
 
 
-@dataclass
+@dataclass(slots=True)
 class Finding:
     """One file met, and what prepare comes to say about it.
 
-    `reason` is empty where the photograph is kept. `jpeg` is the standard form on its way from a worker to the spool,
-    `spooled` its row there; `hashes` are what near copies are found by; `group` and `split` are settled when every file
-    is known.
+    `reason` is empty where the photograph is kept. `jpeg` is the standard form, and `thumbnail` what near copies are
+    compared by, on their way from a worker to the spool, `spooled` their row there; `hashes` are what near copies are
+    found by; `group` and `split` are settled when every file is known.
     """
 
     source: str
@@ -32,6 +35,7 @@ class Finding:
     height: int | None = None
     format: str = ""
     jpeg: bytes | None = None
+    thumbnail: np.ndarray | None = None
     hashes: tuple[int, ...] = ()
     reason: str = ""
     spooled: int = -1
@@ -40,20 +44,42 @@ class Finding:
 
 
 def spool(findings: Iterable[Finding], path: Path) -> list[Finding]:
-    """Put the pixels of `findings` aside into a shard at `path`; returns the findings without them, in order."""
+    """Put the pixels of `findings` aside into a shard at `path`, and their thumbnails beside it.
+
+    Returns the findings without them, in order.
+    """
     settled: list[Finding] = []
 
-    def rows() -> Iterator[shards.Row]:
+    def rows(thumbs: IO[bytes]) -> Iterator[shards.Row]:
         count = 0
         for finding in findings:
             settled.append(finding)
-            if finding.jpeg is not None and finding.label is not None:
+            if finding.jpeg is not None and finding.thumbnail is not None and finding.label is not None:
                 yield shards.Row(finding.id, finding.source, finding.label, finding.jpeg, finding.id)
-                finding.jpeg, finding.spooled = None, count
+                thumbs.write(finding.thumbnail.tobytes())
+                finding.jpeg, finding.thumbnail, finding.spooled = None, None, count
                 count += 1
 
-    shards.write(path, rows())
+    with _beside(path).open("wb") as thumbs:
+        shards.write(path, rows(thumbs))
     return settled
+
+
+def thumbnails(path: Path) -> np.ndarray:
+    """uint8 (photographs, side, side): those of the spool at `path`, row by row, memory-mapped."""
+    shape = (-1, fingerprints.SIDE, fingerprints.SIDE)
+    file = _beside(path)
+    return np.memmap(file, np.uint8, "r").reshape(shape) if file.stat().st_size else np.empty((0, *shape[1:]), np.uint8)
+
+
+def remove(path: Path) -> None:
+    """Remove the spool at `path`, whatever of it is there."""
+    for file in (path, _beside(path)):
+        file.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_suffix(".thumbnails")
 
 
 def unspool(findings: list[Finding], path: Path, split: str) -> Iterator[shards.Row]:
@@ -89,7 +115,8 @@ def inspect_file(file: archives.File, settings: Settings) -> Finding:
         finding.reason = str(error)
         return finding
     finding.width, finding.height, finding.format, finding.jpeg = photo.width, photo.height, photo.format, photo.jpeg
-    finding.hashes = fingerprints.hashes(fingerprints.thumbnail(photo.image))
+    finding.thumbnail = fingerprints.thumbnail(photo.image)
+    finding.hashes = fingerprints.hashes(finding.thumbnail)
     return finding
 
 
