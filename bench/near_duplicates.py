@@ -144,8 +144,8 @@ def append(spool: Path, second: Path, copied: list[Finding]) -> None:
     """Put the second spool's rows behind the first one's, since a finding knows its row in one spool."""
     both = shards.Shard(spool), shards.Shard(second)
     shards.write(spool, (shard.row(row) for shard in both for row in range(len(shard))))
-    together = np.concatenate([inspection.thumbnails(spool), inspection.thumbnails(second)])
-    together.tofile(spool.with_suffix(".thumbnails"))
+    together = np.concatenate([inspection.spooled_fingerprints(each) for each in (spool, second)])
+    together.tofile(spool.with_suffix(".fingerprints"))
     for finding in copied:
         finding.spooled += len(both[0])
 
@@ -190,7 +190,7 @@ def cost(findings: list[Finding], pixels: shards.Shard, count: int = 500) -> flo
     for _ in range(5):
         started = time.process_time()
         for image in images:
-            fingerprints.hashes(fingerprints.thumbnail(image))
+            fingerprints.of(image)
         rounds.append(time.process_time() - started)
     cv2.setNumThreads(threads)
     return min(rounds) / len(images) * 1000

@@ -40,7 +40,7 @@ def shown(monkeypatch):
 def kept(source, *, colour=(200, 30, 30), label=0, split="train", group="", reason=""):
     image = np.full((30, 40, 3), colour, np.uint8)
     finding = Finding(source, label, id=source, width=400, height=300, format="JPEG", reason=reason)
-    finding.jpeg, finding.thumbnail = photos.encode(image), fingerprints.thumbnail(image)
+    finding.jpeg, finding.fingerprint = photos.encode(image), fingerprints.of(image).tobytes()
     finding.group, finding.split = group or ("" if reason else source), split
     return finding
 

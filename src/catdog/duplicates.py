@@ -19,7 +19,7 @@ def settle(findings: list[Finding], *, spool: Path, classes: list[str], likeness
     they keep their group, by which a person finds them.
 
     Args:
-        spool: their pixels and thumbnails, as `inspection.spool` wrote them.
+        spool: their pixels and fingerprints, as `inspection.spool` wrote them.
         likeness: from which two photographs are near copies, as `fingerprints.likeness` has it; 1: none are.
     """
     copies = defaultdict(list)
@@ -57,17 +57,17 @@ def _settle_family(family: list[Finding], classes: list[str]) -> None:
 
 def _families(photographs: list[Finding], spool: Path, least: float) -> list[list[Finding]]:
     """Each photograph with its near copies, theirs, and so on."""
-    thumbnails = inspection.thumbnails(spool)
+    spooled = inspection.spooled_fingerprints(spool)
+    rows = [photograph.spooled for photograph in photographs]
 
     def alike(row: int, other: int, mirrored: bool) -> bool:
-        first, second = (thumbnails[photographs[each].spooled] for each in (row, other))
+        first, second = (spooled["thumbnail"][rows[each]] for each in (row, other))
         return fingerprints.likeness(first, np.ascontiguousarray(second[:, ::-1]) if mirrored else second) >= least
 
-    hashes = np.array([photograph.hashes for photograph in photographs], np.uint64)
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # on pictures this small, threads cost more than they bring
     try:
-        families = neighbours.families(hashes, alike)
+        families = neighbours.families(spooled["hashes"][rows], alike)
     finally:
         cv2.setNumThreads(threads)
-    return [[photographs[row] for row in rows] for rows in families]
+    return [[photographs[row] for row in family] for family in families]

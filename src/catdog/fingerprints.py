@@ -12,6 +12,16 @@ _DETAIL = 3.0  # pixels: larger things (light, a silhouette, a dark corner) are 
 _FAINT = 10.0  # of 255: detail weaker than this does not count in full, since it may be compression's alone
 _FURTHEST = 0.15  # of the side: what a crop of a few percent moves a corner by, with room; 5 % a side move it by 0.07
 
+RECORD = np.dtype([("hashes", np.uint64, 4), ("thumbnail", np.uint8, (SIDE, SIDE))])
+
+
+def of(image: np.ndarray) -> np.ndarray:
+    """uint8 (height, width, 3) RGB -> `RECORD` (): all that near copies are found by."""
+    record = np.empty((), RECORD)
+    record["thumbnail"] = thumbnail(image)
+    record["hashes"] = hashes(record["thumbnail"])
+    return record
+
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
     """uint8 (height, width, 3) RGB -> uint8 (SIDE, SIDE), grey, squashed to the square."""

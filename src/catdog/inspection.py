@@ -23,9 +23,9 @@ class Settings:
 class Finding:
     """One file met, and what prepare comes to say about it.
 
-    `reason` is empty where the photograph is kept. `jpeg` is the standard form, and `thumbnail` what near copies are
-    compared by, on their way from a worker to the spool, `spooled` their row there; `hashes` are what near copies are
-    found by; `group` and `split` are settled when every file is known.
+    `reason` is empty where the photograph is kept. `jpeg` is the standard form, and `fingerprint` what near copies are
+    found by, on their way from a worker to the spool; `spooled` is their row there. `group` and `split` are settled
+    when every file is known.
     """
 
     source: str
@@ -35,8 +35,7 @@ class Finding:
     height: int | None = None
     format: str = ""
     jpeg: bytes | None = None
-    thumbnail: np.ndarray | None = None
-    hashes: tuple[int, ...] = ()
+    fingerprint: bytes | None = None
     reason: str = ""
     spooled: int = -1
     group: str = ""
@@ -44,32 +43,31 @@ class Finding:
 
 
 def spool(findings: Iterable[Finding], path: Path) -> list[Finding]:
-    """Put the pixels of `findings` aside into a shard at `path`, and their thumbnails beside it.
+    """Put the pixels of `findings` aside into a shard at `path`, and their fingerprints beside it.
 
     Returns the findings without them, in order.
     """
     settled: list[Finding] = []
 
-    def rows(thumbs: IO[bytes]) -> Iterator[shards.Row]:
+    def rows(beside: IO[bytes]) -> Iterator[shards.Row]:
         count = 0
         for finding in findings:
             settled.append(finding)
-            if finding.jpeg is not None and finding.thumbnail is not None and finding.label is not None:
+            if finding.jpeg is not None and finding.fingerprint is not None and finding.label is not None:
                 yield shards.Row(finding.id, finding.source, finding.label, finding.jpeg, finding.id)
-                thumbs.write(finding.thumbnail.tobytes())
-                finding.jpeg, finding.thumbnail, finding.spooled = None, None, count
+                beside.write(finding.fingerprint)
+                finding.jpeg, finding.fingerprint, finding.spooled = None, None, count
                 count += 1
 
-    with _beside(path).open("wb") as thumbs:
-        shards.write(path, rows(thumbs))
+    with _beside(path).open("wb") as beside:
+        shards.write(path, rows(beside))
     return settled
 
 
-def thumbnails(path: Path) -> np.ndarray:
-    """uint8 (photographs, side, side): those of the spool at `path`, row by row, memory-mapped."""
-    shape = (-1, fingerprints.SIDE, fingerprints.SIDE)
+def spooled_fingerprints(path: Path) -> np.ndarray:
+    """`fingerprints.RECORD` (photographs,): those of the spool at `path`, row by row, memory-mapped."""
     file = _beside(path)
-    return np.memmap(file, np.uint8, "r").reshape(shape) if file.stat().st_size else np.empty((0, *shape[1:]), np.uint8)
+    return np.memmap(file, fingerprints.RECORD, "r") if file.stat().st_size else np.empty(0, fingerprints.RECORD)
 
 
 def remove(path: Path) -> None:
@@ -79,7 +77,7 @@ def remove(path: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_suffix(".thumbnails")
+    return path.with_suffix(".fingerprints")
 
 
 def unspool(findings: list[Finding], path: Path, split: str) -> Iterator[shards.Row]:
@@ -115,8 +113,7 @@ def inspect_file(file: archives.File, settings: Settings) -> Finding:
         finding.reason = str(error)
         return finding
     finding.width, finding.height, finding.format, finding.jpeg = photo.width, photo.height, photo.format, photo.jpeg
-    finding.thumbnail = fingerprints.thumbnail(photo.image)
-    finding.hashes = fingerprints.hashes(finding.thumbnail)
+    finding.fingerprint = fingerprints.of(photo.image).tobytes()
     return finding
 
 
