@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import resource
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +87,7 @@ def leave(
         "val_accuracy": float(best["val_accuracy"]),
         "val_loss": float(best["val_loss"]),
         "parameters": model.count_params(),
+        "peak_memory_bytes": _peak_memory_bytes(),
         **figures,
     }
     folder = paths.MODELS[name].with_suffix(".part")
@@ -122,3 +125,9 @@ def leave(
     )
     shutil.rmtree(paths.MODELS[name], ignore_errors=True)
     folder.replace(paths.MODELS[name])
+
+
+def _peak_memory_bytes() -> int:
+    """The most that this process had resident, files that it maps included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
