@@ -1,6 +1,5 @@
 import dataclasses
 from collections import Counter
-from concurrent.futures.process import BrokenProcessPool
 from hashlib import sha256
 
 import cv2
@@ -14,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from catdog import animals, drawings, parallel, photos, scenery
+from catdog import animals, drawings, photos, scenery
 from catdog.errors import UserError
 
 CLASSES = ["cat", "dog"]
@@ -146,16 +145,6 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"^cannot write drawings to .*file.*: .+; .+$"):
         drawings.write(tmp_path / "file", 4, 1, CLASSES)
-
-
-def test_a_killed_worker_is_told_in_one_line(tmp_path, monkeypatch):
-    def killed(function, items, *, workers):
-        raise BrokenProcessPool
-        yield
-
-    monkeypatch.setattr(parallel, "chunked_map", killed)
-    with pytest.raises(UserError, match=r"killed.*run it again$"):
-        drawings.write(tmp_path, 4, 1, CLASSES)
 
 
 @pytest.mark.slow

@@ -3,12 +3,12 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
 from catdog import parallel
+from catdog.errors import UserError
 
 DEADLY = {9, 10, 41}
 ITEMS = 300
@@ -56,7 +56,7 @@ def test_items_that_kill_their_worker_are_rescued_and_no_others(items, dawdle_at
 
 
 def test_without_a_rescue_a_dead_worker_is_an_error():
-    with pytest.raises(BrokenProcessPool):
+    with pytest.raises(UserError, match=r"killed.*run it again$"):
         list(parallel.chunked_map(double_or_die, range(ITEMS), workers=1))
 
 
@@ -111,6 +111,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 import multiprocessing
 from test_parallel import double
 from catdog import parallel
+from catdog.errors import UserError
 for _ in parallel.chunked_map(double, range(10_000), workers=2):
     pids = [child.pid for child in multiprocessing.active_children()]
     if len(pids) == 2:

@@ -6,7 +6,6 @@ muzzle, slit pupils, whiskers and a long thin tail; a dog a long muzzle, a big n
 and a stouter tail. Coats, light, places and backgrounds are drawn from the same distributions for both.
 """
 
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
@@ -75,8 +74,6 @@ def write(folder: Path, count: int, seed: int, classes: list[str], workers: int 
         return list(progress.track(written, total=len(jobs), what="drawing"))
     except OSError as error:
         raise UserError(f"cannot write drawings to {folder}: {error.strerror}; free or choose another folder") from None
-    except BrokenProcessPool:
-        raise UserError(f"a process that drew for {folder} was killed, perhaps for memory: run it again") from None
 
 
 def _write_one(job: tuple[Path, int, int, int]) -> Path:

@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import cv2
 
+from catdog.errors import UserError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _CHUNK = 32
@@ -40,7 +42,7 @@ def chunked_map(
     items. An item that kills its worker gets `rescue(item)` instead; no other is lost.
 
     Raises:
-        BrokenProcessPool: a worker died and there is no `rescue`.
+        UserError: a worker was killed and there is no `rescue`.
     """
     workers = workers or cores()
     items = iter(items)
@@ -58,7 +60,7 @@ def chunked_map(
                 results = future.result()
             except BrokenProcessPool:
                 if rescue is None:
-                    raise
+                    raise UserError("a worker process was killed, perhaps for memory: run it again") from None
                 pool.shutdown(cancel_futures=True)
                 results = _apart(function, chunk, rescue)
                 pool = _pool(workers)
