@@ -1,19 +1,22 @@
 """Both models and the test photographs -> everything that is said about the two, and their registered versions."""
 
-from catdog import evaluation, files, lineage, params, paths, publication, report, shards, tracking
+from catdog import evaluation, files, lineage, params, paths, publication, report, shards, suspects, tracking
 from catdog.errors import run
 
 
 def main() -> None:
     p = params.load()
     client = tracking.connect()
-    test = shards.Shard(paths.TEST)
+    train, val, test = (shards.Shard(path) for path in (paths.TRAIN, paths.VAL, paths.TEST))
 
-    answers = evaluation.ask(p, test)
-    found = evaluation.figures(p, answers)
-    files.write_json(paths.EVALUATION, found)
-    tables = evaluation.write_tables(p, answers)
-    pictures = evaluation.draw(p, found, tables)
+    models = evaluation.load(p)
+    answers = evaluation.ask(models, test=test, val=val)
+    worse = evaluation.worsen(p, models, test)
+    found = evaluation.figures(p, answers, worse)
+    evaluation.write(found)
+    tables = evaluation.write_tables(p, answers, test=test, worse=worse)
+    pictures = evaluation.draw(p, found, tables, answers=answers, models=models, test=test)
+    pictures["suspects"] = suspects.find(p, [train, val])
     runs = publication.publish(
         client, p, found=found, predictions=evaluation.predictions(answers), pictures=pictures, test=test
     )

@@ -36,6 +36,7 @@ class Contender:
     Args:
         name: such as catdog-cnn/3.
         log_loss: nats.
+        robustness: mean accuracy on photographs made worse.
         milliseconds: per photograph.
         size: bytes of the model file.
         source_kind: where its photographs came from; `drawn` for drawings.
@@ -45,6 +46,7 @@ class Contender:
     accuracy: float
     log_loss: float
     calibration_error: float
+    robustness: float
     milliseconds: float
     size: float
     source_kind: str
@@ -95,6 +97,7 @@ def absolute(candidate: Contender, *, limits: params.Promote) -> list[Gate]:
         _at_least("accuracy", candidate.accuracy, limits.min_accuracy, ".4f"),
         _at_most("log loss", candidate.log_loss, limits.max_log_loss, ".4f"),
         _at_most("calibration error", candidate.calibration_error, limits.max_calibration_error, ".4f"),
+        _at_least("robustness", candidate.robustness, limits.min_robustness, ".4f"),
         _at_most("time", candidate.milliseconds, limits.max_milliseconds, ".1f", " ms"),
         _at_most("size", megabytes, limits.max_megabytes, ".1f", " MB"),
     ]

@@ -172,12 +172,14 @@ class Evaluate(_Section):
     threshold: Annotated[float, Field(gt=0, lt=1)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     bootstrap: Annotated[int, Field(ge=100)]
+    corrupted: Annotated[int, Field(ge=1)]
 
 
 class Promote(_Section):
     min_accuracy: Fraction
     max_log_loss: Positive
     max_calibration_error: Fraction
+    min_robustness: Fraction
     margin: Fraction
     max_milliseconds: Positive
     max_megabytes: Positive

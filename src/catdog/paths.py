@@ -33,7 +33,11 @@ NEAR_DUPLICATES = PLOTS / "near_duplicates.png"
 DATA_PICTURES = {path.stem: path for path in (SIZES, *PHOTOGRAPHS, REFUSED, NEAR_DUPLICATES)}
 AUGMENTED_SHEET = PLOTS / "augmented.png"
 TRANSFORMS_SHEET = PLOTS / "transforms.png"
+MISTAKES = PLOTS / "mistakes.csv"
+SUSPECTS = PLOTS / "suspects.csv"
+SUSPECTS_SHEET = PLOTS / "suspects.png"
 REPORT = Path("reports/comparison.html")
+FINDINGS = Path("reports/comparison.json")
 
 
 def train_metrics(model: str) -> Path:

@@ -78,31 +78,48 @@ def confusions(tables: "dict[str, pd.DataFrame]", path: Path, *, classes: list[s
     style.save(figure, path)
 
 
-def reliability(tables: "dict[str, pd.DataFrame]", evaluation: dict, path: Path, *, note: str = "") -> None:
-    """Do the probabilities mean what they say: observed frequency by predicted probability, and how many are where."""
-    figure, (axes, counts) = style.panels(2, size=(9, 3.9), note=note)
-    axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
+def reliability(
+    tables: "dict[str, pd.DataFrame]",
+    calibrated: "dict[str, pd.DataFrame]",
+    evaluation: dict,
+    path: Path,
+    *,
+    note: str = "",
+) -> None:
+    """Do the probabilities mean what they say: observed frequency by predicted probability, as they are and divided by
+    the temperature; and how many are where."""
+    figure, (before, after, counts) = style.panels(3, size=(12, 3.9), note=note)
     entries = [(GREY, ":", "probabilities that mean what they say")]
-    for place, (model, table) in enumerate(tables.items()):
-        colour, x, y = COLOURS.get(model, GREY), table["probability"], table["observed"]
-        whiskers = np.clip([y - table["low"], table["high"] - y], 0, None)
-        axes.errorbar(x, y, whiskers, color=colour, lw=0, elinewidth=1.2, alpha=0.5)
-        label = f"{NAMES.get(model, model)}, off by {100 * evaluation[model]['calibration_error']:.1f} %"
-        axes.plot(x, y, color=colour, lw=0, marker="o", ms=4)
-        enough = table["photographs"] >= 5
-        axes.plot(x[enough], y[enough], color=colour, lw=1.6)
+    for axes in (before, after):
+        axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
+        axes.set(xlabel="predicted probability", ylabel="observed frequency")
+    for place, model in enumerate(tables):
+        colour, found, table = COLOURS.get(model, GREY), evaluation[model], tables[model]
+        _observed(before, table, colour)
+        _observed(after, calibrated[model], colour)
         width = table["width"] * 0.4
         counts.bar(table["middle"] + (place - 0.5) * width, table["photographs"], width, color=colour)
-        entries.append((colour, "-", label))
-    style.percent_axes(axes.xaxis, axes.yaxis, counts.xaxis)
-    axes.set(xlabel="predicted probability", ylabel="observed frequency")
-    style.title(axes, "Predicted against observed")
+        off, then = found["calibration_error"], found["calibrated_calibration_error"]
+        said = f"off by {100 * off:.1f} %, then {100 * then:.1f} % (temperature {found['temperature']:.2f})"
+        entries.append((colour, "-", f"{NAMES.get(model, model)}: {said}"))
+    style.percent_axes(before.xaxis, before.yaxis, after.xaxis, after.yaxis, counts.xaxis)
+    style.title(before, "Predicted against observed")
+    style.title(after, "After temperature scaling")
     counts.set(xlabel="predicted probability", ylabel="count", yscale="log")
     counts.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     counts.minorticks_off()
     style.title(counts, "How many are where")
     style.legend(figure, entries)
     style.save(figure, path)
+
+
+def _observed(axes: "Axes", table: "pd.DataFrame", colour: str) -> None:
+    x, y = table["probability"], table["observed"]
+    whiskers = np.clip([y - table["low"], table["high"] - y], 0, None)
+    axes.errorbar(x, y, whiskers, color=colour, lw=0, elinewidth=1.2, alpha=0.5)
+    axes.plot(x, y, color=colour, lw=0, marker="o", ms=4)
+    enough = table["photographs"] >= 5
+    axes.plot(x[enough], y[enough], color=colour, lw=1.6)
 
 
 def cost(evaluation: dict, histories: "dict[str, pd.DataFrame]", path: Path, *, note: str = "") -> None:
@@ -240,7 +257,9 @@ def _tradeoff(
     for axes in panels:
         for model, table in tables.items():
             label = f"{NAMES.get(model, model)}, area {areas[model]:.4f}" if corner == 0 else NAMES.get(model, model)
-            axes.plot(table[x], table[y], color=COLOURS.get(model, GREY), lw=2, label=label)
+            colour = COLOURS.get(model, GREY)
+            axes.plot(table[x], table[y], color=colour, lw=2, label=label)
+            axes.fill_between(table[x], table["low"], table["high"], color=colour, alpha=0.15, lw=0)
         axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
         style.percent_axes(axes.xaxis, axes.yaxis)
     panels[0].set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))

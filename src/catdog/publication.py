@@ -10,6 +10,17 @@ import pandas as pd
 
 from catdog import evaluation, files, lineage, params, paths, registry, shards, tracking
 
+# What evaluate measures of a model beside the metrics that have an interval.
+_MEASURED = (
+    "robustness",
+    "temperature",
+    "calibrated_log_loss",
+    "calibrated_brier",
+    "calibrated_calibration_error",
+    "milliseconds_per_photograph",
+    "milliseconds_per_photograph_of_32",
+)
+
 
 def publish(
     client: mlflow.MlflowClient,
@@ -35,13 +46,13 @@ def publish(
         for picture in pictures.values():
             if picture.exists():
                 mlflow.log_artifact(str(picture), "plots")
-        mlflow.log_artifact(str(paths.EVALUATION))
-        mlflow.log_artifact(str(paths.DATA_METRICS))
+        for file in (paths.EVALUATION, paths.FINDINGS, paths.DATA_METRICS, paths.MISTAKES, paths.SUSPECTS):
+            if file.exists():
+                mlflow.log_artifact(str(file))
 
         here = []
         for name in evaluation.NAMES:
-            measured = (*found[name]["intervals"], "milliseconds_per_photograph")
-            values = {f"test_{key}": found[name][key] for key in measured}
+            values = {f"test_{key}": found[name][key] for key in (*found[name]["intervals"], *_MEASURED)}
             dataset = ("test", lineage.md5(paths.TEST)[:8])
             if tracking.attach(client, trained[name], values, execution=execution, dataset=dataset):
                 here.append(name)

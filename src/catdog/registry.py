@@ -311,6 +311,7 @@ def _contender(version: ModelVersion, scored: Scored, threshold: float) -> Conte
         accuracy=figures.get("accuracy", math.nan),
         log_loss=figures.get("log_loss", math.nan),
         calibration_error=figures.get("calibration_error", math.nan),
+        robustness=_number(version, "robustness"),
         milliseconds=_number(version, "milliseconds_per_photograph"),
         size=_number(version, "file_bytes"),
         source_kind=_kind(version),

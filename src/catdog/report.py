@@ -1,11 +1,13 @@
 """reports/comparison.html: everything that is said about the two models, in one file that opens anywhere."""
 
 import base64
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+from PIL import Image
 
 from catdog import convergence, files
 from catdog.plots import COLOURS, NAMES, duration, percent
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html.jinja"
+
+_BESIDE = (
+    "The surest come first. Beside each photograph: what spoke for the verdict of each model (Grad-CAM), "
+    "the redder the more."
+)
 
 # Key of `pictures`: section it belongs to, heading, what is to be seen. Any other key is shown among the failures.
 PICTURES = {
@@ -25,6 +32,21 @@ PICTURES = {
         "errors",
         "Calibration",
         "On the dotted line, 80 % means that 80 of 100 are; bars: 95 % intervals.",
+    ),
+    "mistakes_cnn": ("failures", "Mistakes of the CNN", _BESIDE),
+    "mistakes_xception": ("failures", "Mistakes of Xception", _BESIDE),
+    "disagreements": ("failures", "Disagreements", _BESIDE),
+    "suspects": (
+        "failures",
+        "Labels to look at",
+        "Training and validation photographs that a model trained on the others takes for the other class, the surest "
+        "first. Some are mislabelled, some hard; nothing is changed by this list.",
+    ),
+    "slices": ("failures", "By kind of photograph", "Accuracy on parts of the test photographs, with intervals."),
+    "corruptions": (
+        "failures",
+        "On photographs made worse",
+        "Blur, noise, darkness, compression and cropping at three strengths; bands are intervals.",
     ),
     "cost": ("cost", "Accuracy against time", "Dotted: time before the first epoch is over, features included."),
     "comparison": ("cost", "All in one picture", "The figure of the README."),
@@ -165,17 +187,23 @@ def _metric_rows(evaluation: dict, histories: dict, *, positive: str) -> list[di
         ("recall", "Recall", f"of every {positive}, how many are called so", percent),
         ("f1", "F1", "precision and recall in one (harmonic mean)", percent),
         ("roc_auc", "ROC AUC", f"how often a {positive} ranks above one that is none; 1 is best", area),
+        ("brier", "Brier score", "mean squared error of the probability; 0 is best, 0.25 is guessing", area),
         ("log_loss", "Log loss", "punishes being surely wrong, nats; 0 is best, 0.693 is guessing", nats),
+        ("calibrated_log_loss", "Log loss, calibrated", "with probabilities divided by the temperature below", nats),
         ("calibration_error", "Calibration error", "how far probabilities are off, on average; 0 is best", percent),
+        ("calibrated_calibration_error", "Calibration error, calibrated", "likewise", percent),
+        ("robustness", "Robustness", "mean accuracy on photographs made worse", percent),
     ]
     rows = []
     for key, name, meaning, write in shown:
+        if not any(key in evaluation[model] for model in histories):
+            continue
         cells = []
         for model in histories:
-            low, high = evaluation[model]["intervals"][key]
-            cells.append(
-                {"value": write(evaluation[model][key]), "interval": f"{_bare(write(low))}–{_bare(write(high))}"}
-            )
+            found = evaluation[model]
+            low, high = found["intervals"].get(key, (None, None))
+            interval = "" if low is None else f"{_bare(write(low))}–{_bare(write(high))}"
+            cells.append({"value": write(found[key]) if key in found else "–", "interval": interval})
         rows.append({"name": name, "meaning": meaning, "cells": cells})
     return rows
 
@@ -185,15 +213,23 @@ def _cost_rows(evaluation: dict, histories: "dict[str, pd.DataFrame]") -> list[d
     for model, history in histories.items():
         seconds = evaluation[model].get("train_seconds", 0.0)
         before = max(0.0, seconds - float(history["seconds"].sum()))
-        arrived[model] = convergence.of(history, seconds_before=before) | evaluation[model]
+        epochs = {"seconds_epochs": float(history["seconds"].sum())}
+        if "photographs_per_second" in history:
+            epochs["rate"] = float(history["photographs_per_second"].median())
+        arrived[model] = epochs | convergence.of(history, seconds_before=before) | evaluation[model]
     shown: list[tuple[str, str, str, Callable[[Any], str]]] = [
         ("train_seconds", "Training time", "from start to saved model, features included", duration),
+        ("seconds_features", "of it features", "one pass of the frozen network over all photographs", duration),
+        ("seconds_epochs", "of it epochs", "", duration),
+        ("rate", "Photographs per second", "in the median epoch", "{:,.0f}".format),
         ("seconds_to_95", "Time to 95 % of its best", "until validation accuracy was that far", duration),
         ("best_epoch", "Epochs to the best", "the epoch that was kept", "{:,}".format),
         ("epochs", "Epochs trained", "", "{:,}".format),
         ("parameters", "Parameters", "", "{:,}".format),
         ("file_bytes", "File size", "of the saved model", _megabytes),
+        ("peak_memory_bytes", "Memory", "the most in training, photographs mapped from disk included", _megabytes),
         ("milliseconds_per_photograph", "Time per photograph", "one verdict", _milliseconds),
+        ("milliseconds_per_photograph_of_32", "the same, of 32 at once", "each", _milliseconds),
         (
             "temperature",
             "Temperature",
@@ -279,9 +315,18 @@ def _embedded(pictures: dict[str, Path], classes: list[str]) -> list[dict[str, s
         if path.is_file():
             section, heading, caption = PICTURES.get(key, ("failures", key.replace("_", " ").capitalize(), ""))
             heading = heading.format(*classes) if key in PICTURES else heading
-            encoded = base64.b64encode(path.read_bytes()).decode("ascii")
-            found.append({"section": section, "heading": heading, "caption": caption, "png": encoded})
+            encoded = base64.b64encode(_smaller(path)).decode("ascii")
+            found.append({"section": section, "heading": heading, "caption": caption, "webp": encoded})
     return found
+
+
+def _smaller(picture: Path) -> bytes:
+    """As WebP: photographs a third of the size, drawn lines no larger and without loss."""
+    with Image.open(picture) as image:
+        photographs = image.mode == "P"  # as contact sheets have it, drawn plots do not
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, "WEBP", lossless=not photographs, quality=70, method=4)
+    return buffer.getvalue()
 
 
 def _web_address(text: object) -> str:
@@ -294,6 +339,8 @@ def _bare(text: str) -> str:
 
 
 def _megabytes(size: float) -> str:
+    if size >= 1e9:
+        return f"{size / 1e9:.1f} GB"
     return f"{size / 1e6:.1f} MB" if size < 1e8 else f"{size / 1e6:.0f} MB"
 
 

@@ -3,7 +3,7 @@
 Labels are 0 or 1, probabilities are those of class 1, both of shape (n,), one entry per photograph.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -150,9 +150,15 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     return special.expit(_logits(np.asarray(probabilities, dtype=np.float64)) / temperature)
 
 
-def roc_table(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Columns false_positive_rate, true_positive_rate, threshold; at most 500 rows, from (0, 0) to (1, 1)."""
-    thresholds, hits, false_alarms = _counts_by_threshold(*_checked(labels, probabilities))
+def roc_table(
+    labels: np.ndarray, probabilities: np.ndarray, *, confidence: float, resamples: int, seed: int
+) -> pd.DataFrame:
+    """Columns false_positive_rate, true_positive_rate, threshold, low, high; at most 500 rows, from (0, 0) to (1, 1).
+
+    low and high are the bootstrap band of the true positive rate at that false positive rate.
+    """
+    labels, probabilities = _checked(labels, probabilities)
+    thresholds, hits, false_alarms = _counts_by_threshold(labels, probabilities)
     # No threshold is above every probability but infinity, which no CSV reader of a plot takes: 1 stands for it.
     table = pd.DataFrame(
         {
@@ -161,12 +167,25 @@ def roc_table(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
             "threshold": np.append(1.0, thresholds),
         }
     )
-    return _thinned(table)
+    table = _thinned(table)
+    at = table["false_positive_rate"].to_numpy()
+
+    def curve(hits: np.ndarray, false_alarms: np.ndarray) -> np.ndarray:
+        return np.interp(at, np.append(0, false_alarms) / false_alarms[-1], np.append(0, hits) / hits[-1])
+
+    curves = _resampled_curves(labels, probabilities, curve, resamples=resamples, seed=seed)
+    return _with_band(table, curves, "true_positive_rate", confidence=confidence)
 
 
-def pr_table(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Columns recall, precision, threshold; at most 500 rows, from (0, 1) to recall 1."""
-    thresholds, hits, false_alarms = _counts_by_threshold(*_checked(labels, probabilities))
+def pr_table(
+    labels: np.ndarray, probabilities: np.ndarray, *, confidence: float, resamples: int, seed: int
+) -> pd.DataFrame:
+    """Columns recall, precision, threshold, low, high; at most 500 rows, from (0, 1) to recall 1.
+
+    low and high are the bootstrap band of the precision at that recall.
+    """
+    labels, probabilities = _checked(labels, probabilities)
+    thresholds, hits, false_alarms = _counts_by_threshold(labels, probabilities)
     table = pd.DataFrame(
         {
             "recall": np.append(0, hits) / hits[-1],
@@ -174,7 +193,16 @@ def pr_table(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
             "threshold": np.append(1.0, thresholds),
         }
     )
-    return _thinned(table)
+    table = _thinned(table)
+    at = table["recall"].to_numpy()
+
+    def curve(hits: np.ndarray, false_alarms: np.ndarray) -> np.ndarray:
+        # Where only false alarms are added recall stands still: the first of such points counts.
+        first = np.flatnonzero(np.diff(hits, prepend=0.0))
+        return np.interp(at, hits[first] / hits[-1], hits[first] / (hits + false_alarms)[first])
+
+    curves = _resampled_curves(labels, probabilities, curve, resamples=resamples, seed=seed)
+    return _with_band(table, curves, "precision", confidence=confidence)
 
 
 def confusion_table(
@@ -200,9 +228,17 @@ def reliability_table(labels: np.ndarray, probabilities: np.ndarray, *, confiden
     for each in np.unique(bins):
         inside = bins == each
         count, ones = int(inside.sum()), int(labels[inside].sum())
-        low, high = _wilson(ones, count, confidence)
+        low, high = wilson(ones, count, confidence)
         rows.append((probabilities[inside].mean(), ones / count, low, high, count, (each + 0.5) / BINS, 1 / BINS))
     return pd.DataFrame(rows, columns=["probability", "observed", "low", "high", "photographs", "middle", "width"])
+
+
+def wilson(successes: float, trials: float, confidence: float) -> list[float]:
+    """[low, high]: Wilson's interval of a share; [0, 1] where nothing was tried."""
+    if trials == 0:
+        return [0.0, 1.0]
+    interval = stats.binomtest(int(successes), int(trials)).proportion_ci(confidence, method="wilson")
+    return [float(interval.low), float(interval.high)]
 
 
 def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -266,22 +302,15 @@ def _resampled(count: int, *, resamples: int, seed: int) -> Iterator[np.ndarray]
         yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
 
 
-def _wilson(successes: float, trials: float, confidence: float) -> list[float]:
-    if trials == 0:
-        return [0.0, 1.0]
-    interval = stats.binomtest(int(successes), int(trials)).proportion_ci(confidence, method="wilson")
-    return [float(interval.low), float(interval.high)]
-
-
 def _wilson_intervals(labels: np.ndarray, verdict: np.ndarray, confidence: float) -> dict[str, list[float]]:
     hits, right = int(np.sum(labels & verdict)), int(np.sum(labels == verdict))
     called, ones, either = int(verdict.sum()), int(labels.sum()), int(np.sum(labels | verdict))
     # F1 = 2j / (1 + j), where j = hits among the photographs that are or were called class 1: a proportion too.
-    f1 = [2 * j / (1 + j) for j in _wilson(hits, either, confidence)]
+    f1 = [2 * j / (1 + j) for j in wilson(hits, either, confidence)]
     return {
-        "accuracy": _wilson(right, len(labels), confidence),
-        "precision": _wilson(hits, called, confidence),
-        "recall": _wilson(hits, ones, confidence),
+        "accuracy": wilson(right, len(labels), confidence),
+        "precision": wilson(hits, called, confidence),
+        "recall": wilson(hits, ones, confidence),
         "f1": f1,
     }
 
@@ -308,6 +337,33 @@ def _counts_by_threshold(labels: np.ndarray, probabilities: np.ndarray) -> tuple
     order = np.argsort(-probabilities, kind="stable")
     lasts = np.flatnonzero(np.diff(probabilities[order], append=-1.0))
     return probabilities[order][lasts], np.cumsum(labels[order])[lasts], np.cumsum(~labels[order])[lasts]
+
+
+def _resampled_curves(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    curve: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    *,
+    resamples: int,
+    seed: int,
+) -> np.ndarray:
+    # `curve` of hits and false alarms by threshold, for each resample that has both classes.
+    order = np.argsort(-probabilities, kind="stable")
+    lasts = np.flatnonzero(np.diff(probabilities[order], append=-1.0))
+    ones, curves = labels[order], []
+    for weights in _resampled(len(labels), resamples=resamples, seed=seed):
+        drawn = weights[:, order]
+        for hits, false_alarms in zip((drawn * ones).cumsum(axis=1), (drawn * ~ones).cumsum(axis=1), strict=True):
+            if hits[-1] and false_alarms[-1]:
+                curves.append(curve(hits[lasts], false_alarms[lasts]))
+    return np.array(curves)
+
+
+def _with_band(table: pd.DataFrame, curves: np.ndarray, column: str, *, confidence: float) -> pd.DataFrame:
+    if not len(curves):
+        return table.assign(low=table[column], high=table[column])
+    low, high = np.quantile(curves, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return table.assign(low=low, high=high)
 
 
 def _thinned(curve: pd.DataFrame) -> pd.DataFrame:

@@ -11,13 +11,13 @@ _NUMBERS = {"roc_auc": "ROC AUC", "log_loss": "Log loss (nats)"}
 
 
 def read() -> tuple[dict, dict]:
-    """metrics/evaluation.json and metrics/data.json.
+    """reports/comparison.json, what evaluate found, and metrics/data.json.
 
     Raises:
         UserError: the pipeline has not run.
     """
     try:
-        return files.read_json(paths.EVALUATION), files.read_json(paths.DATA_METRICS)
+        return files.read_json(paths.FINDINGS), files.read_json(paths.DATA_METRICS)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} not found: run `dvc repro`") from None
 

@@ -1,0 +1,98 @@
+"""Accuracy on parts of the test photographs: by class, shape, size, light and colour. No model is asked again."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from catdog import photos, scoring, style
+from catdog.shards import Shard
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SIDE = 32  # pixels: enough for light and colour
+_GREY = 4.0  # of 255: how far red, green and blue are apart, on average, in a photograph without colour
+_FEWEST = 20  # photographs: the interval of fewer says next to nothing
+
+
+def describe(shard: Shard, manifest: pd.DataFrame, *, classes: list[str]) -> pd.DataFrame:
+    """What each photograph of `shard` is like: columns by property, text, a row for each photograph.
+
+    Args:
+        manifest: columns id, width and height (of the file, pixels), a row for every file that was met.
+    """
+    sizes = manifest.drop_duplicates("id").set_index("id").loc[shard.ids, ["width", "height"]]
+    aspect = (sizes["width"] / sizes["height"]).to_numpy()
+    short = sizes.min(axis=1).to_numpy()
+    pixels = np.stack([photos.pixels(shard.jpeg(index), _SIDE) for index in range(len(shard))])
+    light = np.array([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean() for image in pixels])
+    colour = np.ptp(pixels.astype(np.float32), axis=3).mean(axis=(1, 2))
+    return pd.DataFrame(
+        {
+            "class": np.array(classes)[shard.labels],
+            "shape": np.select([aspect < 0.9, aspect > 1.1], ["portrait", "landscape"], "about square"),
+            "short side": _thirds(short, "px"),
+            "light": _thirds(light, "of 255"),
+            "colour": np.where(colour < _GREY, "none (grey)", "colour"),
+        }
+    )
+
+
+def table(described: pd.DataFrame, right: dict[str, np.ndarray], *, confidence: float) -> pd.DataFrame:
+    """Columns property, slice, photographs, model, accuracy, low, high (Wilson's interval).
+
+    Slices of under 20 photographs are left out, and properties that all photographs share.
+
+    Args:
+        described: as `describe` has it.
+        right: bool (n,), whether the verdict is right, by model.
+    """
+    rows = []
+    for name in described:
+        values = described[name]
+        if values.nunique() < 2:
+            continue
+        for value in sorted(values.unique()):
+            inside = (values == value).to_numpy()
+            if inside.sum() < _FEWEST:
+                continue
+            for model, verdicts in right.items():
+                low, high = scoring.wilson(int(verdicts[inside].sum()), int(inside.sum()), confidence)
+                rows.append((name, value, int(inside.sum()), model, verdicts[inside].mean(), low, high))
+    return pd.DataFrame(rows, columns=["property", "slice", "photographs", "model", "accuracy", "low", "high"])
+
+
+def draw(table: pd.DataFrame, path: Path, *, names: dict[str, str], colours: dict[str, str], note: str = "") -> None:
+    """The table as dots with intervals, slices of one property together."""
+    places = list(dict.fromkeys(zip(table["property"], table["slice"], table["photographs"], strict=True)))
+    figure, (axes,) = style.panels(1, size=(8, 1.4 + 0.34 * max(1, len(places))), note=note)
+    for place, (model, rows) in enumerate(table.groupby("model", sort=False)):
+        at = np.arange(len(rows)) + 0.16 * (2 * place - 1)
+        ends = np.clip([rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]], 0, None)
+        axes.errorbar(rows["accuracy"], at, xerr=ends, fmt="o", ms=5, color=colours[str(model)], elinewidth=1.5)
+    axes.set_yticks(range(len(places)), [f"{name}: {value}  ({count:,})" for name, value, count in places])
+    axes.set_ylim(len(places) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    _rule_between(axes, [name for name, _, _ in places])
+    style.percent_axes(axes.xaxis)
+    style.title(axes, "Accuracy by kind of photograph (how many)")
+    style.legend(figure, [(colours[m], "o", names[m]) for m in dict.fromkeys(table["model"])])
+    style.save(figure, path)
+
+
+def _rule_between(axes: "Axes", properties: list[str]) -> None:
+    for place in range(1, len(properties)):
+        if properties[place] != properties[place - 1]:
+            axes.axhline(place - 0.5, color=style.RULE, lw=0.8)
+
+
+def _thirds(values: np.ndarray, unit: str) -> np.ndarray:
+    """In which third of the photographs each is, as a text that sorts by size; one text where all are alike."""
+    low, high = np.quantile(values, [1 / 3, 2 / 3]).round()
+    if low == high:
+        return np.full(len(values), f"about {low:.0f} {unit}")
+    named = [f"1 under {low:.0f} {unit}", f"2 up to {high:.0f} {unit}"]
+    return np.select([values < low, values <= high], named, f"3 over {high:.0f} {unit}")
