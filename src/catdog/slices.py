@@ -44,7 +44,7 @@ def describe(shard: Shard, manifest: pd.DataFrame, *, classes: list[str]) -> pd.
 def table(described: pd.DataFrame, right: dict[str, np.ndarray], *, confidence: float) -> pd.DataFrame:
     """Columns property, slice, photographs, model, accuracy, low, high (Wilson's interval).
 
-    Slices of under 20 photographs are left out, and properties that all photographs share.
+    Slices of under 20 photographs are left out, and properties by which there is nothing to compare then.
 
     Args:
         described: as `describe` has it.
@@ -53,12 +53,11 @@ def table(described: pd.DataFrame, right: dict[str, np.ndarray], *, confidence: 
     rows = []
     for name in described:
         values = described[name]
-        if values.nunique() < 2:
+        enough = [value for value, count in values.value_counts().items() if count >= _FEWEST]
+        if len(enough) < 2:
             continue
-        for value in sorted(values.unique()):
+        for value in sorted(enough):
             inside = (values == value).to_numpy()
-            if inside.sum() < _FEWEST:
-                continue
             for model, verdicts in right.items():
                 low, high = scoring.wilson(int(verdicts[inside].sum()), int(inside.sum()), confidence)
                 rows.append((name, value, int(inside.sum()), model, verdicts[inside].mean(), low, high))
