@@ -56,7 +56,7 @@ def table(described: pd.DataFrame, right: dict[str, np.ndarray], *, confidence: 
         enough = [value for value, count in values.value_counts().items() if count >= _FEWEST]
         if len(enough) < 2:
             continue
-        for value in sorted(enough):
+        for value in sorted(map(str, enough)):
             inside = (values == value).to_numpy()
             for model, verdicts in right.items():
                 low, high = scoring.wilson(int(verdicts[inside].sum()), int(inside.sum()), confidence)
