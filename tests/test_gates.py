@@ -13,11 +13,12 @@ LIMITS = params.Promote(
     min_accuracy=0.85,
     max_log_loss=0.40,
     max_calibration_error=0.10,
+    min_robustness=0.70,
     margin=0.005,
     max_milliseconds=500,
     max_megabytes=200,
 )
-EVALUATE = params.Evaluate(threshold=0.5, confidence=0.95, bootstrap=500)
+EVALUATE = params.Evaluate(threshold=0.5, confidence=0.95, bootstrap=500, corrupted=1)
 LABELS = np.arange(1000) % 2
 
 
@@ -35,6 +36,7 @@ def contender(
         "accuracy": float(np.mean((probabilities >= 0.5) == labels)),
         "log_loss": 0.3,
         "calibration_error": 0.02,
+        "robustness": 0.8,
         "milliseconds": 50.0,
         "size": 5e6,
         "source_kind": "folder",
@@ -63,6 +65,7 @@ def test_the_first_model_has_to_pass_the_absolute_gates_alone():
         ({"accuracy": 0.8499}, "accuracy"),
         ({"log_loss": 0.4001}, "log loss"),
         ({"calibration_error": 0.11}, "calibration error"),
+        ({"robustness": 0.6999}, "robustness"),
         ({"milliseconds": 501.0}, "time"),
         ({"size": 201e6}, "size"),
     ],
@@ -77,6 +80,20 @@ def test_a_figure_that_is_missing_lets_nobody_pass(figure):
         contender("x", answers(), **{figure: math.nan}), None, limits=LIMITS, evaluate=EVALUATE, seed=7
     )
     assert [gate.figure for gate in judged if not gate.passed] == ["unknown"]
+
+
+def test_robustness_that_was_not_measured_fails_unless_none_is_asked_for():
+    unmeasured = contender("x", answers(), robustness=math.nan)
+    [gate] = [gate for gate in gates.absolute(unmeasured, limits=LIMITS) if gate.name == "robustness"]
+    assert str(gate) == "failed: not measured (limit: at least 0.7)"
+    off = LIMITS.model_copy(update={"min_robustness": 0.0})
+    assert all(gate.passed for gate in gates.absolute(unmeasured, limits=off))
+    assert failed(contender("x", answers(), robustness=0.7), None) == []
+
+
+def test_a_champion_from_before_robustness_was_measured_can_be_replaced():
+    champion = contender("catdog/1", answers(wrong=range(60), sure=0.85), robustness=math.nan)
+    assert failed(contender("catdog-cnn/2", answers(wrong=range(20))), champion) == []
 
 
 def test_a_better_model_passes():
@@ -146,7 +163,7 @@ def test_the_order_of_photographs_does_not_matter(order):
         scored = gates.scored(
             "one", ids=[ids[i] for i in chosen], labels=labels[chosen], probabilities=probabilities[chosen]
         )
-        return gates.Contender("x", 0.95, 0.3, 0.02, 50.0, 5e6, "folder", scored)
+        return gates.Contender("x", 0.95, 0.3, 0.02, 0.8, 50.0, 5e6, "folder", scored)
 
     plain = gates.judge(shuffled(range(40)), CHAMPION_OF_40, limits=LIMITS, evaluate=EVALUATE, seed=7)
     assert gates.judge(shuffled(order), CHAMPION_OF_40, limits=LIMITS, evaluate=EVALUATE, seed=7) == plain
@@ -157,6 +174,7 @@ CHAMPION_OF_40 = gates.Contender(
     0.9,
     0.3,
     0.02,
+    0.8,
     60.0,
     5e6,
     "folder",

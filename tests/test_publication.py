@@ -13,7 +13,7 @@ import pytest
 import yaml
 from training_fixtures import REPOSITORY, noise, params, tracked
 
-from catdog import cnn_training, evaluation, files, lineage, models, paths, publication, registry, tracking
+from catdog import cnn_training, evaluation, files, lineage, models, paths, publication, registry, suspects, tracking
 from catdog import shards as shards_
 from catdog import trained as trained_
 from catdog.training import Result
@@ -37,10 +37,18 @@ def project(tmp_path_factory):
         for seed, path in enumerate([*INPUTS, paths.TEST]):
             noise(path, 20, seed=seed)
         files.write_json(paths.DATA_METRICS, DATA)
+        sizes = pd.DataFrame({"id": shards_.Shard(paths.TEST).ids, "width": 32, "height": 32})
+        files.write_text(paths.MANIFEST, sizes.to_csv(index=False))
         Path("params.yaml").write_text(yaml.safe_dump(P.model_dump()))
         for name in evaluation.NAMES:
             train(client, name)
         yield client
+
+
+@pytest.fixture(autouse=True)
+def no_suspects(monkeypatch):
+    """These small models have no features of Xception, from which labels are doubted."""
+    monkeypatch.setattr(suspects, "find", lambda p, shards: paths.SUSPECTS_SHEET)
 
 
 def train(client: mlflow.MlflowClient, name: str) -> None:
@@ -112,15 +120,23 @@ def test_a_training_leaves_its_model_its_run_and_its_figures(project):
 
 def test_evaluate_publishes_once_what_it_finds_twice(project):
     client, test = project, shards_.Shard(paths.TEST)
-    answers = evaluation.ask(P, test)
-    found = evaluation.figures(P, answers)
+    judged = evaluation.load(P)
+    answers = evaluation.ask(judged, test=test, val=shards_.Shard(paths.VAL))
+    worse = evaluation.worsen(P, judged, test)
+    found = evaluation.figures(P, answers, worse)
+    assert len(worse) == 2 * 16
+    assert found["cnn"]["robustness"] == worse[(worse["model"] == "cnn") & (worse["strength"] > 0)]["accuracy"].mean()
     predictions = evaluation.predictions(answers)
     assert found["cnn"]["test_photographs"] == 20
     assert predictions["cnn"].between(0, 1).all()
     right = ((predictions["cnn"] >= P.evaluate.threshold) == predictions["label"]).mean()
     assert found["cnn"]["accuracy"] == pytest.approx(right)
 
-    files.write_json(paths.EVALUATION, found)
+    evaluation.write(found)
+    told = files.read_json(paths.EVALUATION)
+    assert told["cnn"] == {key: value for key, value in found["cnn"].items() if key != "intervals"}
+    assert all(isinstance(value, int | float) for value in told["xception"].values())
+    assert files.read_json(paths.FINDINGS) == found
     picture = Path("roc.png")
     picture.write_bytes(b"picture")
     published = {"found": found, "predictions": predictions, "pictures": {"roc": picture, "none": Path("none.png")}}
@@ -190,7 +206,7 @@ def test_models_pulled_from_another_machine_are_evaluated_with_a_warning(project
         runpy.run_path(str(REPOSITORY / "src/evaluate.py"), run_name="__main__")
         said = capsys.readouterr()
         assert said.err.count("warning: run ") == 2
-        found = json.loads(paths.EVALUATION.read_text())
+        found = json.loads(paths.FINDINGS.read_text())
         assert said.out.strip().endswith(found["difference"]["headline"])
         assert found["cnn"]["test_photographs"] == 20
         assert np.isfinite(found["xception"]["log_loss"])

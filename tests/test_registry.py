@@ -94,9 +94,11 @@ class Store:
             "log_loss": float(-np.mean(np.log(np.where(LABELS == 1, probabilities, 1 - probabilities)))),
             "milliseconds_per_photograph": 50.0,
             "file_bytes": 5_000_000,
+            "robustness": 0.8,
         }
         tags = {key: other.get(key, value) for key, value in said.items()}
         metrics = {key: other.get(key, value) for key, value in figures.items()}
+        metrics = {key: value for key, value in metrics.items() if value is not None}
         return registry.register(self.client, model, model_id=model_id, run_id=run_id, tags=tags, metrics=metrics)
 
     def promote(self, candidate=None, *, client=None, **other) -> registry.Promotion:
@@ -141,6 +143,18 @@ def test_a_model_is_registered_once_and_its_tags_are_renewed(store):
     assert version.tags["model_sha256"] == store.sha256
     assert version.tags["run_id"] == store.models[0][1]
     assert float(version.tags["accuracy"]) == 0.9
+
+
+def test_robustness_that_is_not_measured_any_more_is_no_figure_of_the_version(store):
+    store.register(index=0)
+    assert float(store.client.get_model_version("catdog-cnn", "1").tags["robustness"]) == 0.8
+    store.register(index=0, robustness=None)
+    version = store.client.get_model_version("catdog-cnn", "1")
+    assert "robustness" not in version.tags
+    assert "accuracy" in version.tags
+    promotion = store.promote()
+    assert failed(promotion) == ["robustness"]
+    assert any("not measured" in str(gate) for gate in promotion.verdicts[-1].gates)
 
 
 def test_a_model_that_is_not_in_the_store_is_told_in_one_line(store):
@@ -190,13 +204,14 @@ def test_a_better_model_takes_over(store):
         (answers(wrong=range(50), sure=0.85), {}, "not worse"),
         (answers(wrong=range(100, 139), sure=0.85), {}, "not worse"),
         (answers(wrong=range(100)), {}, "accuracy"),
+        (BETTER, {"robustness": 0.5}, "robustness"),
         (BETTER, {"milliseconds_per_photograph": 900.0}, "time"),
         (BETTER, {"file_bytes": 300_000_000}, "size"),
         (BETTER, {"source_kind": "drawn"}, "photographs"),
         (BETTER, {"digest": "test-two"}, "same photographs"),
         (BETTER, {"model_sha256": "0" * 64}, "model file"),
     ],
-    ids=["worse", "lucky", "bad", "slow", "large", "drawn", "other photographs", "another file"],
+    ids=["worse", "lucky", "bad", "frail", "slow", "large", "drawn", "other photographs", "another file"],
 )
 def test_one_that_fails_a_gate_becomes_challenger(store, probabilities, tags, gate):
     store.register(probabilities=GOOD)

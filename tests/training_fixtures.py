@@ -31,7 +31,7 @@ _CHANGES = {
     | {"precision": "float32", "learning_rate": 0.02},
     "train_xception": {"image_size": 71, "hidden": 8, "dropout": 0.4, "epochs": 3, "patience": 3, "batch_size": 4}
     | {"fine_tune_epochs": 2, "fine_tune_learning_rate": 0.001},
-    "evaluate": {"bootstrap": 100},
+    "evaluate": {"bootstrap": 100, "corrupted": 4},
 }
 
 

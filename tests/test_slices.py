@@ -1,0 +1,92 @@
+"""Parts of the test photographs, photographs made worse, labels in doubt."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from training_fixtures import noise
+
+from catdog import corruptions, photos, scoring, shards, slices, suspects
+
+
+@pytest.fixture
+def shard(tmp_path):
+    return noise(tmp_path / "test.arrow", 60, seed=0)
+
+
+def test_slices_hold_every_photograph_once_and_their_accuracy(tmp_path):
+    rows = []
+    for i in range(60):
+        colour = (40, 40, 40) if i < 30 else (250, 200, 150)
+        rows.append(
+            shards.Row(f"{i}", f"{i}.jpg", i % 2, photos.encode(np.full((30, 40, 3), colour, np.uint8)), f"{i}")
+        )
+    shards.write(tmp_path / "test.arrow", rows)
+    manifest = pd.DataFrame({"id": [f"{i}" for i in range(60)], "width": [400] * 40 + [200] * 20, "height": 300})
+    described = slices.describe(shards.Shard(tmp_path / "test.arrow"), manifest, classes=["cat", "dog"])
+    right = {"cnn": np.arange(60) >= 15, "xception": np.ones(60, bool)}
+    table = slices.table(described, right, confidence=0.95)
+    for _, rows_of in table.groupby(["property", "model"]):
+        assert rows_of["photographs"].sum() == 60
+    found = table[table["model"] == "cnn"].set_index(["property", "slice"])
+    assert found.loc[("colour", "none (grey)"), "accuracy"] == 0.5
+    assert found.loc[("colour", "colour"), "accuracy"] == 1
+    assert found.loc[("shape", "portrait"), "photographs"] == 20
+    row = found.loc[("colour", "none (grey)")]
+    assert [row["low"], row["high"]] == scoring.wilson(15, 30, 0.95)
+    slices.draw(table, tmp_path / "slices.png", names={"cnn": "CNN", "xception": "X"}, colours=COLOURS)
+    assert (tmp_path / "slices.png").stat().st_size > 5000
+
+
+COLOURS = {"cnn": "#D55E00", "xception": "#0072B2"}
+
+
+@pytest.mark.parametrize("kind", corruptions.KINDS)
+def test_the_stronger_the_further_from_the_photograph_and_the_same_again(kind):
+    ramp = np.linspace(30, 220, 96).astype(np.uint8)
+    image = np.stack([np.add.outer(ramp // 2, ramp // 2)] * 3, axis=2)
+    image[::7] = 255 - image[::7]
+    jpeg, away = photos.encode(image), []
+    for strength in corruptions.STRENGTHS:
+        made = corruptions.corrupted(jpeg, "id", kind=kind, strength=strength)
+        assert made == corruptions.corrupted(jpeg, "id", kind=kind, strength=strength)
+        away.append(np.abs(photos.pixels(made, 64).astype(int) - photos.pixels(jpeg, 64)).mean())
+    assert away[0] > 0.5
+    assert away == sorted(away)
+
+
+def test_accuracy_on_worse_photographs_is_counted(shard, tmp_path):
+    def brightness(pixels):
+        return (pixels.mean(axis=(1, 2, 3)) > 50).astype(float)
+
+    asked = {"cnn": (16, lambda pixels: np.ones(len(pixels))), "xception": (16, brightness)}
+    table = corruptions.measure(shard, count=20, models=asked, threshold=0.5, confidence=0.95)
+    assert len(table) == 2 * 16
+    assert (table["photographs"] == 20).all()
+    ids = sorted(shard.ids)[:20]
+    ones = np.mean([shard.labels[shard.ids.index(id)] for id in ids])
+    assert (table[table["model"] == "cnn"]["accuracy"] == ones).all()
+    assert corruptions.robustness(table, "cnn") == pytest.approx(ones)
+    dark = table[(table["model"] == "xception") & (table["corruption"] == "dark") & (table["strength"] == 3)]
+    assert dark["accuracy"].tolist() == [1 - ones]
+    corruptions.draw(table, tmp_path / "worse.png", names={"cnn": "CNN", "xception": "X"}, colours=COLOURS)
+    assert (tmp_path / "worse.png").stat().st_size > 5000
+
+
+def test_planted_wrong_labels_are_found(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    features = np.abs(rng.normal(size=(400, 40)) + 4 * labels[:, None] * (np.arange(40) < 5)).astype(np.float32)
+    wrong = rng.choice(400, 12, replace=False)
+    told = labels.copy()
+    told[wrong] = 1 - told[wrong]
+    sure = suspects.confidence(features, told, [f"{i}" for i in range(400)], seed=0)
+    assert len(set(np.argsort(sure)[:20]) & set(wrong)) >= 10
+
+    whole = noise(tmp_path / "train.arrow", 20, seed=1)
+    doubted = np.full(20, 0.9)
+    doubted[[4, 7]] = 0.2, 0.1
+    table = suspects.table([whole], doubted, classes=["cat", "dog"])
+    assert table[["source", "label"]].to_numpy().tolist() == [["7.jpg", "dog"], ["4.jpg", "cat"]]
+    suspects.draw(table, [whole], tmp_path / "suspects.png")
+    suspects.draw(table.head(0), [whole], tmp_path / "none.png")
+    assert (tmp_path / "suspects.png").stat().st_size > (tmp_path / "none.png").stat().st_size
