@@ -202,7 +202,7 @@ def _metric_rows(evaluation: dict, histories: dict, *, positive: str) -> list[di
         for model in histories:
             found = evaluation[model]
             low, high = found["intervals"].get(key, (None, None))
-            interval = "" if low is None else f"{_bare(write(low))}–{_bare(write(high))}"
+            interval = "\u00a0" if low is None else f"{_bare(write(low))}–{_bare(write(high))}"
             cells.append({"value": write(found[key]) if key in found else "–", "interval": interval})
         rows.append({"name": name, "meaning": meaning, "cells": cells})
     return rows
@@ -219,8 +219,8 @@ def _cost_rows(evaluation: dict, histories: "dict[str, pd.DataFrame]") -> list[d
         arrived[model] = epochs | convergence.of(history, seconds_before=before) | evaluation[model]
     shown: list[tuple[str, str, str, Callable[[Any], str]]] = [
         ("train_seconds", "Training time", "from start to saved model, features included", duration),
-        ("seconds_features", "of it features", "one pass of the frozen network over all photographs", duration),
-        ("seconds_epochs", "of it epochs", "", duration),
+        ("seconds_features", "Features", "of it: one pass of the frozen network over all photographs", duration),
+        ("seconds_epochs", "Epochs", "of it: from the first to the last, validation included", duration),
         ("rate", "Photographs per second", "in the median epoch", "{:,.0f}".format),
         ("seconds_to_95", "Time to 95 % of its best", "until validation accuracy was that far", duration),
         ("best_epoch", "Epochs to the best", "the epoch that was kept", "{:,}".format),
