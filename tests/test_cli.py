@@ -82,7 +82,7 @@ def test_outside_a_project_every_command_says_where_to_go(catdog, tmp_path, monk
 
 
 def test_before_the_pipeline_ran_every_command_says_what_to_run(catdog, project):
-    assert_told(catdog("compare"), "metrics/evaluation.json not found: run `dvc repro`")
+    assert_told(catdog("compare"), "reports/comparison.json not found: run `dvc repro`")
     assert_told(catdog("promote"), "nothing new to promote")
     assert_told(catdog("rollback"), "there is no previous champion")
     for command in (["trace"], ["predict", "cat.jpg"], ["serve"]):
