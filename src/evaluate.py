@@ -14,9 +14,9 @@ def main() -> None:
     worse = evaluation.worsen(p, models, test)
     found = evaluation.figures(p, answers, worse)
     evaluation.write(found)
-    tables = evaluation.write_tables(p, answers, test=test, worse=worse)
+    tables = evaluation.write_tables(p, found, answers, test=test, worse=worse)
     pictures = evaluation.draw(p, found, tables, answers=answers, models=models, test=test)
-    pictures["suspects"] = suspects.find(p, [train, val])
+    pictures["suspects"] = suspects.find(p, [train, val], note=evaluation.drawings_note())
     runs = publication.publish(
         client, p, found=found, predictions=evaluation.predictions(answers), pictures=pictures, test=test
     )

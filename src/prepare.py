@@ -13,6 +13,7 @@ from catdog import (
     sizes,
     sources,
     splits,
+    style,
 )
 from catdog.errors import run
 from catdog.progress import track
@@ -39,7 +40,7 @@ def main() -> None:
         for split in splits.SPLITS:
             shards.write(paths.PREPARED / f"{split}.arrow", inspection.unspool(findings, spool, split))
         source = sources.describe(paths.RAW)
-        note = "drawings, not photographs" if source["kind"] == "drawn" else ""
+        note = style.note(source["kind"])
         data_sheets.draw(findings, spool, classes=base.classes, seed=base.seed, note=note)
         sizes.draw(account, paths.SIZES, classes=base.classes, image_size=prepare.image_size, note=note)
     finally:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from catdog import photos, plots, scoring, shards, sheets
+from catdog import photos, plots, scoring, shards, sheets, tradeoffs
 
 CLASSES = ["cat", "dog"]
 
@@ -52,9 +52,10 @@ def drawn_by(name, path, *, epochs=6, separation=1.0):
         case "curves":
             plots.curves(histories, path)
         case "roc":
-            plots.roc(tables(scoring.roc_table, **resampled), evaluation, path)
+            plots.roc(tables(tradeoffs.roc_table), tables(tradeoffs.roc_band, **resampled), evaluation, path)
         case "precision_recall":
-            plots.precision_recall(tables(scoring.pr_table, **resampled), evaluation, path)
+            bands = tables(tradeoffs.pr_band, **resampled)
+            plots.precision_recall(tables(tradeoffs.pr_table), bands, evaluation, path)
         case "confusions":
             plots.confusions(tables(scoring.confusion_table, threshold=0.5, classes=CLASSES), path, classes=CLASSES)
         case "reliability":

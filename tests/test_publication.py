@@ -48,7 +48,7 @@ def project(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_suspects(monkeypatch):
     """These small models have no features of Xception, from which labels are doubted."""
-    monkeypatch.setattr(suspects, "find", lambda p, shards: paths.SUSPECTS_SHEET)
+    monkeypatch.setattr(suspects, "find", lambda p, shards, note: paths.SUSPECTS_SHEET)
 
 
 def train(client: mlflow.MlflowClient, name: str) -> None:

@@ -238,67 +238,6 @@ def test_temperature_of_a_model_without_mistakes_leaves_room_for_one():
     assert scoring.temperature(labels, np.full(200, 0.5)) == 1.0
 
 
-@pytest.mark.parametrize("count", [2, 50, 20_000])
-def test_roc_table_is_the_curve(count):
-    labels, probabilities = predictions(count=count, separation=0.7)
-    table = scoring.roc_table(labels, probabilities, confidence=0.9, resamples=40, seed=0)
-    assert list(table.columns) == ["false_positive_rate", "true_positive_rate", "threshold", "low", "high"]
-    assert (table["low"] <= table["high"]).all()
-    assert table[["low", "high"]].stack().between(0, 1).all()
-    assert len(table) <= 500
-    assert tuple(table.iloc[0, :2]) == (0, 0)
-    assert tuple(table.iloc[-1, :2]) == (1, 1)
-    assert np.isfinite(table.to_numpy()).all()
-    false_positive, true_positive, _ = sk.roc_curve(labels, probabilities)
-    steps = table[["false_positive_rate", "true_positive_rate"]].diff().abs().sum(axis=1)
-    assert count < 500 or steps.max() < 0.006, "no part of the curve is left out"
-    area = np.trapezoid(table["true_positive_rate"], table["false_positive_rate"])
-    assert area == pytest.approx(sk.auc(false_positive, true_positive), abs=0.002)
-    row = table.iloc[len(table) // 2]
-    reached = probabilities >= row["threshold"]
-    assert row["true_positive_rate"] == pytest.approx(sk.recall_score(labels, reached))
-
-
-@pytest.mark.parametrize("count", [2, 50, 20_000])
-def test_pr_table_is_the_curve(count):
-    labels, probabilities = predictions(count=count, separation=0.7)
-    table = scoring.pr_table(labels, probabilities, confidence=0.9, resamples=40, seed=0)
-    assert (table["low"] <= table["high"]).all()
-    assert len(table) <= 500
-    assert tuple(table.iloc[0, :2]) == (0, 1)
-    assert table["recall"].iloc[-1] == 1
-    precision, recall, thresholds = sk.precision_recall_curve(labels, probabilities)
-    known = {(round(r, 9), round(p, 9), t) for p, r, t in zip(precision, recall, thresholds, strict=False)}
-    assert {(round(r, 9), round(p, 9), t) for r, p, t in table.iloc[1:, :3].itertuples(index=False)} <= known
-    area = np.trapezoid(table["precision"], table["recall"])
-    assert area == pytest.approx(sk.auc(recall, precision), abs=0.005)
-
-
-def test_the_bands_are_those_of_scikit_learn_on_the_same_resamples():
-    labels, probabilities = predictions(count=200, separation=0.7)
-    table = scoring.roc_table(labels, probabilities, confidence=0.8, resamples=50, seed=3)
-    curves = []
-    for [[counts]] in (scoring._resampled(200, resamples=1, seed=seed) for seed in range(400)):
-        false_positive, true_positive, _ = sk.roc_curve(
-            labels, probabilities, sample_weight=counts, drop_intermediate=False
-        )
-        curves.append(np.interp(0.2, false_positive, true_positive))
-    row = table.iloc[(table["false_positive_rate"] - 0.2).abs().argmin()]
-    assert [row["low"], row["high"]] == pytest.approx(np.quantile(curves, [0.1, 0.9]).tolist(), abs=0.05)
-
-
-def test_a_model_that_is_always_wrong_and_one_that_is_constant():
-    labels = np.tile([0, 1], 50)
-    wrong = scoring.score(labels, 1.0 - labels, threshold=0.5)
-    assert [wrong[key] for key in ("accuracy", "precision", "recall", "f1", "roc_auc")] == [0, 0, 0, 0, 0]
-    assert wrong["brier"] == 1
-    assert wrong["log_loss"] == pytest.approx(-np.log(1e-7), rel=1e-3)
-    assert wrong["calibration_error"] == 1
-    constant = scoring.score(labels, np.full(100, 0.5), threshold=0.5)
-    assert (constant["roc_auc"], constant["brier"], constant["calibration_error"]) == (0.5, 0.25, 0)
-    assert constant["log_loss"] == pytest.approx(np.log(2))
-
-
 def test_confusion_table_has_a_row_for_each_photograph():
     labels, probabilities = predictions()
     table = scoring.confusion_table(labels, probabilities, threshold=0.5, classes=["cat", "dog"])

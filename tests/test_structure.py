@@ -20,7 +20,7 @@ LAYERS = {
     "ground": "errors files lineage parallel params paths precision progress",
     "photographs": "animals archives augmentation data_sheets download drawings duplicates fetching fingerprints "
     "inspection manifest neighbours photos rendering scenery shards sheets sizes sources splits style",
-    "figures": "convergence corruptions gates plots provenance report scoring slices summary",
+    "figures": "convergence corruptions gates plots provenance report scoring slices summary tradeoffs",
     "networks": "batches checkpoints classifier cnn_training convolution engines evaluation failures features gradcam "
     "models normalization prediction strategies suspects training weights xception_training",
     "mlflow": "deployments registry serving tracking",

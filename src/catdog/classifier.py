@@ -46,6 +46,11 @@ class Classifier:
 def load(
     file: Path, *, classes: Iterable[str], image_size: int, threshold: float, model_sha256: str | None = None
 ) -> Classifier:
+    """The classifier of a `.keras` file, read as `read` does."""
+    return of(read(file, model_sha256), classes=classes, image_size=image_size, threshold=threshold)
+
+
+def read(file: Path, model_sha256: str | None = None) -> Any:
     """Load a `.keras` file in Keras's safe mode: nothing that it holds is run as code.
 
     Raises:
@@ -59,14 +64,18 @@ def load(
     except Exception as error:  # Keras raises nearly anything on a file that is not its own
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"{file} can't be loaded as a Keras model: {reason}") from None
-    side = model.input_shape[1]
-    if not isinstance(side, int):
+    if not isinstance(model.input_shape[1], int):
         raise UserError(f"{file} does not say which image size it takes: save it with one")
+    return model
+
+
+def of(model: Any, *, classes: Iterable[str], image_size: int, threshold: float) -> Classifier:
+    """The classifier of a Keras model that `read` gave."""
     first, second = classes
     return Classifier(
         classes=(first, second),
         image_size=image_size,
-        side=side,
+        side=model.input_shape[1],
         threshold=threshold,
         probabilities=in_batches(model),
     )

@@ -38,7 +38,7 @@ def photographs(
     """A sheet of training photographs of a class, sampled evenly over their sources."""
     there = sorted((f for f in findings if f.split == "train" and f.label == label), key=lambda f: f.source)
     shown = _sample(there, _SAMPLED, seed=seed)
-    captions = [f"{_tail(f.source)}\n{_size(f)}" for f in shown]
+    captions = [f"{sheets.tail(f.source)}\n{_size(f)}" for f in shown]
     block = sheets.Block([photos.decode(pixels.jpeg(f.spooled)) for f in shown], captions)
     title = f"{name}: {len(shown):,} of {len(there):,} training photographs"
     sheets.block_sheet([block] if shown else [], path, title=title, note=note, cell=_CELL, palette=True)
@@ -58,7 +58,7 @@ def refused(findings: list[Finding], pixels: Shard, path: Path, *, note: str = "
         shown = sorted(there, key=lambda f: (f.id, f.source))[:each]
         pictures = [photos.decode(pixels.jpeg(f.spooled)) if f.spooled >= 0 else _tails(f.reason) for f in shown]
         details = [_tails(f.reason.partition(": ")[2]) if f.spooled >= 0 else "" for f in shown]
-        captions = [f"{_tail(f.source)}\n{detail}" for f, detail in zip(shown, details, strict=True)]
+        captions = [f"{sheets.tail(f.source)}\n{detail}" for f, detail in zip(shown, details, strict=True)]
         blocks.append(sheets.Block(pictures, captions, f"{category}\n{_of(len(shown), len(there), 'files')}"))
     total = sum(map(len, by_category.values()))
     title = f"Refused: {total:,} of {len(findings):,} files"
@@ -75,7 +75,7 @@ def near_duplicates(
         shown = group[:_OF_A_GROUP]
         names = [classes[f.label or 0] for f in shown]
         captions = [
-            f"{_tail(f.source)}\n{name}, {f.split or 'set aside'}\n{_size(f)}"
+            f"{sheets.tail(f.source)}\n{name}, {f.split or 'set aside'}\n{_size(f)}"
             for f, name in zip(shown, names, strict=True)
         ]
         heading = f"{' and '.join(dict.fromkeys(names))}\n{_of(len(shown), len(group), 'photographs')}"
@@ -125,13 +125,8 @@ def _each(sizes: list[int]) -> int:
     return max(n for n in range(1, _OF_A_CATEGORY + 1) if n == 1 or sum(min(size, n) for size in sizes) <= _MOST)
 
 
-def _tail(path: str) -> str:
-    """A file's name and its folder's: what fits under a thumbnail."""
-    return "/".join(path.split("/")[-2:])
-
-
 def _tails(text: str) -> str:
-    return " ".join(map(_tail, text.split()))
+    return " ".join(map(sheets.tail, text.split()))
 
 
 def _of(shown: int, there: int, what: str) -> str:

@@ -27,6 +27,8 @@ from catdog import (
     scoring,
     shards,
     slices,
+    style,
+    tradeoffs,
 )
 from catdog.progress import track
 
@@ -66,11 +68,10 @@ def load(p: params.Params) -> dict[str, Judged]:
     """Both saved models."""
     found = {}
     for name in NAMES:
-        file = paths.MODELS[name] / paths.MODEL_FILE
-        judged = classifier.load(
-            file, classes=p.base.classes, image_size=p.prepare.image_size, threshold=p.evaluate.threshold
+        model = classifier.read(paths.MODELS[name] / paths.MODEL_FILE)
+        judged = classifier.of(
+            model, classes=p.base.classes, image_size=p.prepare.image_size, threshold=p.evaluate.threshold
         )
-        model = keras.saving.load_model(file, compile=False, safe_mode=True)
         found[name] = Judged(judged, model, engines.answers(model, precision=p.train_xception.precision))
     return found
 
@@ -98,7 +99,6 @@ def worsen(p: params.Params, models: dict[str, Judged], test: shards.Shard) -> p
 def figures(p: params.Params, answers: Answers, worse: pd.DataFrame) -> dict:
     """Each model's metrics with intervals and cost, and the difference between the two, in figures and words."""
     e = p.evaluate
-    drawn = files.read_json(paths.DATA_METRICS)["source"]["kind"] == "drawn"
     found: dict = {}
     for name in NAMES:
         trained = files.read_json(paths.train_metrics(name))
@@ -106,7 +106,7 @@ def figures(p: params.Params, answers: Answers, worse: pd.DataFrame) -> dict:
         found[name] = {
             **scoring.score(answers.labels, probabilities, threshold=e.threshold),
             **_calibrated(p, answers, name),
-            **({"robustness": corruptions.robustness(worse, name)} if len(worse) else {}),
+            "robustness": corruptions.robustness(worse, name),
             "train_seconds": trained["seconds"],
             "milliseconds_per_photograph": answers.milliseconds[name],
             "milliseconds_per_photograph_of_32": answers.batch_milliseconds[name],
@@ -120,7 +120,7 @@ def figures(p: params.Params, answers: Answers, worse: pd.DataFrame) -> dict:
         **_sampled(p),
         threshold=e.threshold,
         names=(plots.NAMES["cnn"], plots.NAMES["xception"]),
-        things="drawings" if drawn else "photographs",
+        things="drawings" if drawings_note() else "photographs",
     )
     return found
 
@@ -131,22 +131,30 @@ def write(found: dict) -> None:
     files.write_json(paths.EVALUATION, {name: _numbers(values) for name, values in found.items()})
 
 
+def drawings_note() -> str:
+    """What stands under every figure of these photographs, if they are drawings."""
+    return style.note(files.read_json(paths.DATA_METRICS)["source"]["kind"])
+
+
 def histories() -> dict[str, pd.DataFrame]:
     return {name: pd.read_csv(paths.history(name)) for name in NAMES}
 
 
 def write_tables(
-    p: params.Params, answers: Answers, *, test: shards.Shard, worse: pd.DataFrame
+    p: params.Params, found: dict, answers: Answers, *, test: shards.Shard, worse: pd.DataFrame
 ) -> dict[str, dict[str, pd.DataFrame]]:
     """Write what DVC draws, plots/<table>_<model>.csv, and return it by table and model; and two of both models."""
     tables: dict[str, dict[str, pd.DataFrame]] = {
         kind: {} for kind in ("roc", "precision_recall", "reliability", "calibrated", "confusion")
     }
+    tables |= {f"{kind}_band": {} for kind in ("roc", "precision_recall")}
     for name in NAMES:
         labels, told = answers.labels, answers.probabilities[name]
-        calibrated = scoring.apply_temperature(told, _temperature(answers, name))
-        tables["roc"][name] = scoring.roc_table(labels, told, **_sampled(p))
-        tables["precision_recall"][name] = scoring.pr_table(labels, told, **_sampled(p))
+        calibrated = scoring.apply_temperature(told, found[name]["temperature"])
+        tables["roc"][name] = tradeoffs.roc_table(labels, told)
+        tables["precision_recall"][name] = tradeoffs.pr_table(labels, told)
+        tables["roc_band"][name] = tradeoffs.roc_band(labels, told, **_sampled(p))
+        tables["precision_recall_band"][name] = tradeoffs.pr_band(labels, told, **_sampled(p))
         tables["reliability"][name] = scoring.reliability_table(labels, told)
         tables["calibrated"][name] = scoring.reliability_table(labels, calibrated)
         tables["confusion"][name] = scoring.confusion_table(
@@ -173,15 +181,16 @@ def draw(
     test: shards.Shard,
 ) -> dict[str, Path]:
     """Draw plots/*.png and return them, and those of earlier stages, by the name under which the report shows them."""
-    source = files.read_json(paths.DATA_METRICS)["source"]["kind"]
-    note = "drawings, not photographs" if source == "drawn" else ""
+    note = drawings_note()
     names = ("curves", "confusions", "roc", "precision_recall", "reliability", "slices", "corruptions", "cost")
     pictures = {name: paths.PLOTS / f"{name}.png" for name in (*names, "comparison")}
     trained = histories()
     plots.curves(trained, pictures["curves"], note=note)
     plots.confusions(tables["confusion"], pictures["confusions"], classes=p.base.classes, note=note)
-    plots.roc(tables["roc"], found, pictures["roc"], note=note)
-    plots.precision_recall(tables["precision_recall"], found, pictures["precision_recall"], note=note)
+    plots.roc(tables["roc"], tables["roc_band"], found, pictures["roc"], note=note)
+    plots.precision_recall(
+        tables["precision_recall"], tables["precision_recall_band"], found, pictures["precision_recall"], note=note
+    )
     plots.reliability(tables["reliability"], tables["calibrated"], found, pictures["reliability"], note=note)
     plots.cost(found, trained, pictures["cost"], note=note)
     plots.comparison(found, trained, pictures["comparison"], note=note)
@@ -222,13 +231,9 @@ def _numbers(values: dict) -> dict:
     return kept
 
 
-def _temperature(answers: Answers, name: str) -> float:
-    return scoring.temperature(answers.val_labels, answers.val_probabilities[name])
-
-
 def _calibrated(p: params.Params, answers: Answers, name: str) -> dict[str, float]:
     """The temperature that the validation photographs ask for, and what it would make of the test metrics."""
-    temperature = _temperature(answers, name)
+    temperature = scoring.temperature(answers.val_labels, answers.val_probabilities[name])
     told = scoring.apply_temperature(answers.probabilities[name], temperature)
     after = scoring.score(answers.labels, told, threshold=p.evaluate.threshold)
     changed = {f"calibrated_{key}": after[key] for key in ("log_loss", "brier", "calibration_error")}

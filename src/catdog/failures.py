@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from catdog import files, gradcam, paths, photos, sheets
+from catdog.plots import NAMES
 from catdog.shards import Shard
 
-NAMES = {"cnn": "CNN", "xception": "Xception"}
 _SHOWN = 12  # photographs on a sheet
 _CELL = 120  # pixels
 
@@ -96,9 +96,8 @@ def _sheet(failures: Failures, rows: np.ndarray, path: Path, *, title: str) -> N
         image = photos.decode(failures.shard.jpeg(int(row)))
         said = [f"{NAMES[name]}\n{_verdict(failures, name, int(row))}" for name in NAMES]
         pictures: list[np.ndarray | str] = [image, *(gradcam.overlay(image, heats[name][place]) for name in NAMES)]
-        source = "/".join(failures.shard.sources[row].split("/")[-2:])
         heading = f"labelled {failures.classes[failures.shard.labels[row]]}"
-        blocks.append(sheets.Block(pictures, [source, *said], heading))
+        blocks.append(sheets.Block(pictures, [sheets.tail(failures.shard.sources[row]), *said], heading))
     sheets.block_sheet(blocks, path, title=title, note=failures.note, cell=_CELL, palette=True)
 
 

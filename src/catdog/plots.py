@@ -44,14 +44,30 @@ def curves(histories: "dict[str, pd.DataFrame]", path: Path, *, note: str = "") 
     style.save(figure, path)
 
 
-def roc(tables: "dict[str, pd.DataFrame]", evaluation: dict, path: Path, *, note: str = "") -> None:
+def roc(
+    tables: "dict[str, pd.DataFrame]",
+    bands: "dict[str, pd.DataFrame]",
+    evaluation: dict,
+    path: Path,
+    *,
+    note: str = "",
+) -> None:
     """Receiver operating characteristic of each model, and its corner enlarged where the curves crowd there."""
-    _tradeoff(tables, evaluation, path, axes_of=("false_positive_rate", "true_positive_rate"), corner=0, note=note)
+    _tradeoff(
+        tables, bands, evaluation, path, axes_of=("false_positive_rate", "true_positive_rate"), corner=0, note=note
+    )
 
 
-def precision_recall(tables: "dict[str, pd.DataFrame]", evaluation: dict, path: Path, *, note: str = "") -> None:
+def precision_recall(
+    tables: "dict[str, pd.DataFrame]",
+    bands: "dict[str, pd.DataFrame]",
+    evaluation: dict,
+    path: Path,
+    *,
+    note: str = "",
+) -> None:
     """Precision against recall of each model, and the corner enlarged where the curves crowd there."""
-    _tradeoff(tables, evaluation, path, axes_of=("recall", "precision"), corner=1, note=note)
+    _tradeoff(tables, bands, evaluation, path, axes_of=("recall", "precision"), corner=1, note=note)
 
 
 def confusions(tables: "dict[str, pd.DataFrame]", path: Path, *, classes: list[str], note: str = "") -> None:
@@ -243,6 +259,7 @@ def _whisker(axes: "Axes", found: dict, metric: str, *, at: float, colour: str, 
 
 def _tradeoff(
     tables: "dict[str, pd.DataFrame]",
+    bands: "dict[str, pd.DataFrame]",
     evaluation: dict,
     path: Path,
     *,
@@ -257,9 +274,9 @@ def _tradeoff(
     for axes in panels:
         for model, table in tables.items():
             label = f"{NAMES.get(model, model)}, area {areas[model]:.4f}" if corner == 0 else NAMES.get(model, model)
-            colour = COLOURS.get(model, GREY)
+            colour, band = COLOURS.get(model, GREY), bands[model]
             axes.plot(table[x], table[y], color=colour, lw=2, label=label)
-            axes.fill_between(table[x], table["low"], table["high"], color=colour, alpha=0.15, lw=0)
+            axes.fill_between(band[x], band["low"], band["high"], color=colour, alpha=0.15, lw=0)
         axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
         style.percent_axes(axes.xaxis, axes.yaxis)
     panels[0].set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))

@@ -23,7 +23,6 @@ from catdog.provenance import Link
 NAMES = {"cnn": "catdog-cnn", "xception": "catdog-xception"}
 CHALLENGER = "challenger"
 PREDICTIONS = "predictions.parquet"  # artifact of an evaluation: columns id, label, and one per model
-_NOT_ALWAYS_MEASURED = {"robustness", "corrupted_photographs"}
 _MAX_WHY = 1000
 
 
@@ -67,8 +66,7 @@ def register(
     Args:
         model: cnn or xception.
         tags: at least test_digest, evaluation_run_id, source_kind and model_sha256, which the gates read.
-        metrics: figures for a person; milliseconds_per_photograph, file_bytes and robustness are read by the gates too,
-            and robustness is taken from a version where it was not measured any more.
+        metrics: figures for a person; milliseconds_per_photograph, file_bytes and robustness are read by the gates too.
 
     Raises:
         UserError: the logged model is not in this store.
@@ -85,8 +83,6 @@ def register(
         for key, value in said.items():
             if known.tags.get(key) != value:
                 client.set_model_version_tag(name, known.version, key, value)
-        for key in _NOT_ALWAYS_MEASURED & known.tags.keys() - said.keys():
-            client.delete_model_version_tag(name, known.version, key)
         return int(known.version)
 
 

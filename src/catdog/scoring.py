@@ -3,7 +3,7 @@
 Labels are 0 or 1, probabilities are those of class 1, both of shape (n,), one entry per photograph.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,6 @@ from scipy import optimize, special, stats
 from catdog.errors import UserError
 
 BINS = 15
-ROWS = 500
 
 # Keras clips here too, so that log_loss agrees with the val_loss seen in training; float32 sigmoids do reach 0 and 1.
 EPSILON = 1e-7
@@ -29,7 +28,7 @@ def score(labels: np.ndarray, probabilities: np.ndarray, *, threshold: float) ->
     Raises:
         UserError: no photographs, only one class among them, or probabilities that are not numbers in 0..1.
     """
-    labels, probabilities = _checked(labels, probabilities)
+    labels, probabilities = checked(labels, probabilities)
     weights = np.ones((1, len(labels)))
     found = _weighted(labels, probabilities, threshold=threshold, weights=weights)
     return {name: float(values[0]) for name, values in found.items()} | {"test_photographs": len(labels)}
@@ -51,11 +50,11 @@ def intervals(
     lack a class do not count for `roc_auc`). A resample's calibration error is biased upwards, often so far that
     the figure itself would lie outside its interval, so that one is shifted by the bias of the resamples.
     """
-    labels, probabilities = _checked(labels, probabilities)
+    labels, probabilities = checked(labels, probabilities)
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     chunks = [
         _weighted(labels, probabilities, threshold=threshold, weights=weights)
-        for weights in _resampled(len(labels), resamples=resamples, seed=seed)
+        for weights in resampled(len(labels), resamples=resamples, seed=seed)
     ]
     found = {}
     for name in ("roc_auc", "log_loss", "brier", "calibration_error"):
@@ -92,8 +91,8 @@ def compare(
         p < 1 - confidence, "not distinguishable"; `headline` and `words` say so in words; `confidence`, `names`,
         `things` as given.
     """
-    labels, first = _checked(labels, first)
-    labels, second = _checked(labels, second)
+    labels, first = checked(labels, first)
+    labels, second = checked(labels, second)
     first_right, second_right = (first >= threshold) == labels, (second >= threshold) == labels
     only_first = int(np.sum(first_right & ~second_right))
     only_second = int(np.sum(second_right & ~first_right))
@@ -101,9 +100,7 @@ def compare(
     p_value = float(stats.binomtest(only_second, discordant).pvalue) if discordant else 1.0
 
     gained = np.stack([second_right.astype(float) - first_right, _losses(labels, second) - _losses(labels, first)])
-    means = np.concatenate(
-        [w @ gained.T / len(labels) for w in _resampled(len(labels), resamples=resamples, seed=seed)]
-    )
+    means = np.concatenate([w @ gained.T / len(labels) for w in resampled(len(labels), resamples=resamples, seed=seed)])
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     accuracy, log_loss = (
         {"difference": float(gained[i].mean()), "interval": [float(low[i]), float(high[i])]} for i in (0, 1)
@@ -132,7 +129,7 @@ def temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     1 / (n0 + 2) in place of 1 and 0: a validation set without a mistake would drive the temperature to 0 and every
     later mistake's loss out of bounds). Between 0.05 and 20, and 1 where no temperature changes anything.
     """
-    labels, probabilities = _checked(labels, probabilities)
+    labels, probabilities = checked(labels, probabilities)
     positives = labels.sum()
     targets = np.where(labels, (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2))
     logits = _logits(probabilities)
@@ -150,66 +147,11 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     return special.expit(_logits(np.asarray(probabilities, dtype=np.float64)) / temperature)
 
 
-def roc_table(
-    labels: np.ndarray, probabilities: np.ndarray, *, confidence: float, resamples: int, seed: int
-) -> pd.DataFrame:
-    """Columns false_positive_rate, true_positive_rate, threshold, low, high; at most 500 rows, from (0, 0) to (1, 1).
-
-    low and high are the bootstrap band of the true positive rate at that false positive rate.
-    """
-    labels, probabilities = _checked(labels, probabilities)
-    thresholds, hits, false_alarms = _counts_by_threshold(labels, probabilities)
-    # No threshold is above every probability but infinity, which no CSV reader of a plot takes: 1 stands for it.
-    table = pd.DataFrame(
-        {
-            "false_positive_rate": np.append(0, false_alarms) / false_alarms[-1],
-            "true_positive_rate": np.append(0, hits) / hits[-1],
-            "threshold": np.append(1.0, thresholds),
-        }
-    )
-    table = _thinned(table)
-    at = table["false_positive_rate"].to_numpy()
-
-    def curve(hits: np.ndarray, false_alarms: np.ndarray) -> np.ndarray:
-        return np.interp(at, np.append(0, false_alarms) / false_alarms[-1], np.append(0, hits) / hits[-1])
-
-    curves = _resampled_curves(labels, probabilities, curve, resamples=resamples, seed=seed)
-    return _with_band(table, curves, "true_positive_rate", confidence=confidence)
-
-
-def pr_table(
-    labels: np.ndarray, probabilities: np.ndarray, *, confidence: float, resamples: int, seed: int
-) -> pd.DataFrame:
-    """Columns recall, precision, threshold, low, high; at most 500 rows, from (0, 1) to recall 1.
-
-    low and high are the bootstrap band of the precision at that recall.
-    """
-    labels, probabilities = _checked(labels, probabilities)
-    thresholds, hits, false_alarms = _counts_by_threshold(labels, probabilities)
-    table = pd.DataFrame(
-        {
-            "recall": np.append(0, hits) / hits[-1],
-            "precision": np.append(1.0, hits / (hits + false_alarms)),
-            "threshold": np.append(1.0, thresholds),
-        }
-    )
-    table = _thinned(table)
-    at = table["recall"].to_numpy()
-
-    def curve(hits: np.ndarray, false_alarms: np.ndarray) -> np.ndarray:
-        # Where only false alarms are added recall stands still: the first of such points counts.
-        first = np.flatnonzero(np.diff(hits, prepend=0.0))
-        return np.interp(at, hits[first] / hits[-1], hits[first] / (hits + false_alarms)[first])
-
-    curves = _resampled_curves(labels, probabilities, curve, resamples=resamples, seed=seed)
-    return _with_band(table, curves, "precision", confidence=confidence)
-
-
 def confusion_table(
     labels: np.ndarray, probabilities: np.ndarray, *, threshold: float, classes: list[str]
 ) -> pd.DataFrame:
     """Columns actual, predicted: class names, one row per photograph, as DVC's `confusion` template counts them."""
-    labels, probabilities = _checked(labels, probabilities)
+    labels, probabilities = checked(labels, probabilities)
     names = np.array(classes)
     return pd.DataFrame(
         {"actual": names[labels.astype(int)], "predicted": names[(probabilities >= threshold).astype(int)]}
@@ -222,7 +164,7 @@ def reliability_table(labels: np.ndarray, probabilities: np.ndarray, *, confiden
     Columns: probability (mean of the bin), observed (fraction of class 1), low and high (Wilson's interval of
     observed), photographs, middle and width (of the bin).
     """
-    labels, probabilities = _checked(labels, probabilities)
+    labels, probabilities = checked(labels, probabilities)
     bins = _bins(probabilities)
     rows = []
     for each in np.unique(bins):
@@ -241,7 +183,12 @@ def wilson(successes: float, trials: float, confidence: float) -> list[float]:
     return [float(interval.low), float(interval.high)]
 
 
-def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """bool and float64 (n,): labels and probabilities that something can be measured by.
+
+    Raises:
+        UserError: there is only one class among them, or probabilities are not numbers in 0..1.
+    """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     if labels.ndim != 1 or labels.shape != probabilities.shape:
         raise ValueError(f"one label and one probability each. Received: {labels.shape} and {probabilities.shape}")
@@ -256,6 +203,19 @@ def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray,
             "the training diverged; lower its learning_rate"
         )
     return labels.astype(bool), probabilities
+
+
+def resampled(count: int, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each photograph counts in each of `resamples`, float64 (some, count), in chunks that keep memory flat.
+
+    Drawing with replacement is a count for each photograph.
+    """
+    random = np.random.default_rng(seed)
+    rows = max(1, 1_000_000 // count)
+    for start in range(0, resamples, rows):
+        drawn = random.integers(0, count, size=(min(rows, resamples - start), count))
+        drawn += count * np.arange(len(drawn))[:, None]
+        yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
 
 
 def _weighted(
@@ -292,16 +252,6 @@ def _roc_auc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray)
     return np.divide((ones * below).sum(axis=1), pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
 
 
-def _resampled(count: int, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    # Drawing with replacement is a count for each photograph; in chunks that keep memory flat.
-    random = np.random.default_rng(seed)
-    rows = max(1, 1_000_000 // count)
-    for start in range(0, resamples, rows):
-        drawn = random.integers(0, count, size=(min(rows, resamples - start), count))
-        drawn += count * np.arange(len(drawn))[:, None]
-        yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
-
-
 def _wilson_intervals(labels: np.ndarray, verdict: np.ndarray, confidence: float) -> dict[str, list[float]]:
     hits, right = int(np.sum(labels & verdict)), int(np.sum(labels == verdict))
     called, ones, either = int(verdict.sum()), int(labels.sum()), int(np.sum(labels | verdict))
@@ -330,47 +280,6 @@ def _bins(probabilities: np.ndarray) -> np.ndarray:
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
-
-
-def _counts_by_threshold(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # At each distinct probability, from the highest: how many of class 1, and of class 0, reach it.
-    order = np.argsort(-probabilities, kind="stable")
-    lasts = np.flatnonzero(np.diff(probabilities[order], append=-1.0))
-    return probabilities[order][lasts], np.cumsum(labels[order])[lasts], np.cumsum(~labels[order])[lasts]
-
-
-def _resampled_curves(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    curve: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    *,
-    resamples: int,
-    seed: int,
-) -> np.ndarray:
-    # `curve` of hits and false alarms by threshold, for each resample that has both classes.
-    order = np.argsort(-probabilities, kind="stable")
-    lasts = np.flatnonzero(np.diff(probabilities[order], append=-1.0))
-    ones, curves = labels[order], []
-    for weights in _resampled(len(labels), resamples=resamples, seed=seed):
-        drawn = weights[:, order]
-        for hits, false_alarms in zip((drawn * ones).cumsum(axis=1), (drawn * ~ones).cumsum(axis=1), strict=True):
-            if hits[-1] and false_alarms[-1]:
-                curves.append(curve(hits[lasts], false_alarms[lasts]))
-    return np.array(curves)
-
-
-def _with_band(table: pd.DataFrame, curves: np.ndarray, column: str, *, confidence: float) -> pd.DataFrame:
-    if not len(curves):
-        return table.assign(low=table[column], high=table[column])
-    low, high = np.quantile(curves, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return table.assign(low=low, high=high)
-
-
-def _thinned(curve: pd.DataFrame) -> pd.DataFrame:
-    # A row is a photograph or a few of one probability, so even steps over rows are even along the curve too.
-    if len(curve) <= ROWS:
-        return curve
-    return curve.iloc[np.linspace(0, len(curve) - 1, ROWS).round().astype(int)].reset_index(drop=True)
 
 
 def _headline(found: dict) -> str:

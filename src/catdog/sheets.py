@@ -32,6 +32,11 @@ class Block:
     heading: str = ""
 
 
+def tail(path: str) -> str:
+    """A file's name and its folder's: what fits under a thumbnail."""
+    return "/".join(path.split("/")[-2:])
+
+
 def contact_sheet(
     images: list[np.ndarray], captions: list[str], path: Path, *, title: str, columns: int = 6, cell: int = 170
 ) -> None:

@@ -19,7 +19,7 @@ _FEWEST = 20  # photographs: the interval of fewer says next to nothing
 
 
 def describe(shard: Shard, manifest: pd.DataFrame, *, classes: list[str]) -> pd.DataFrame:
-    """What each photograph of `shard` is like: columns by property, text, a row for each photograph.
+    """What each photograph of `shard` is like: columns by property, categories in order, a row for each photograph.
 
     Args:
         manifest: columns id, width and height (of the file, pixels), a row for every file that was met.
@@ -32,11 +32,11 @@ def describe(shard: Shard, manifest: pd.DataFrame, *, classes: list[str]) -> pd.
     colour = np.ptp(pixels.astype(np.float32), axis=3).mean(axis=(1, 2))
     return pd.DataFrame(
         {
-            "class": np.array(classes)[shard.labels],
-            "shape": np.select([aspect < 0.9, aspect > 1.1], ["portrait", "landscape"], "about square"),
-            "short side": _thirds(short, "px"),
-            "light": _thirds(light, "of 255"),
-            "colour": np.where(colour < _GREY, "none (grey)", "colour"),
+            "class": pd.Categorical(np.array(classes)[shard.labels], classes),
+            "shape": _parts(aspect, [0.9, 1.1], ["portrait", "about square", "landscape"]),
+            "short side": _thirds(short, "smallest", "middle", "largest", unit="px"),
+            "light": _thirds(light, "darkest", "middle", "brightest", unit="of 255"),
+            "colour": _parts(colour, [_GREY], ["none (grey)", "colour"]),
         }
     )
 
@@ -53,10 +53,8 @@ def table(described: pd.DataFrame, right: dict[str, np.ndarray], *, confidence: 
     rows = []
     for name in described:
         values = described[name]
-        enough = [value for value, count in values.value_counts().items() if count >= _FEWEST]
-        if len(enough) < 2:
-            continue
-        for value in sorted(map(str, enough)):
+        enough = [value for value in values.cat.categories if (values == value).sum() >= _FEWEST]
+        for value in enough if len(enough) > 1 else []:
             inside = (values == value).to_numpy()
             for model, verdicts in right.items():
                 low, high = scoring.wilson(int(verdicts[inside].sum()), int(inside.sum()), confidence)
@@ -88,10 +86,15 @@ def _rule_between(axes: "Axes", properties: list[str]) -> None:
             axes.axhline(place - 0.5, color=style.RULE, lw=0.8)
 
 
-def _thirds(values: np.ndarray, unit: str) -> np.ndarray:
-    """In which third of the photographs each is, as a text that sorts by size; one text where all are alike."""
+def _thirds(values: np.ndarray, *names: str, unit: str) -> pd.Categorical:
+    """In which third of the photographs each is; one category where most are alike."""
     low, high = np.quantile(values, [1 / 3, 2 / 3]).round()
     if low == high:
-        return np.full(len(values), f"about {low:.0f} {unit}")
-    named = [f"1 under {low:.0f} {unit}", f"2 up to {high:.0f} {unit}"]
-    return np.select([values < low, values <= high], named, f"3 over {high:.0f} {unit}")
+        return pd.Categorical(np.full(len(values), f"about {low:.0f} {unit}"))
+    limits = (f"under {low:.0f}", f"{low:.0f} to {high:.0f}", f"from {high:.0f} {unit}")
+    return _parts(values, [low, high], [f"{name}, {limit}" for name, limit in zip(names, limits, strict=True)])
+
+
+def _parts(values: np.ndarray, limits: list[float], names: list[str]) -> pd.Categorical:
+    """The name of the part, between ascending `limits`, in which each value is; a limit begins a part."""
+    return pd.Categorical(np.array(names)[np.digitize(values, limits)], names)

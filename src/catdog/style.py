@@ -37,6 +37,11 @@ def panels(
     return figure, side_by_side
 
 
+def note(kind: str) -> str:
+    """What stands, in red, under every figure of photographs from a source of this kind: that they are drawings."""
+    return "drawings, not photographs" if kind == "drawn" else ""
+
+
 def title(axes: "Axes", text: str) -> None:
     axes.set_title(text, loc="left", fontsize=11, fontweight="bold", color=INK, pad=10)
 

@@ -25,10 +25,11 @@ _CELL = 120  # pixels
 _SURE = 0.5  # less than that for its own label, and a photograph is a suspect
 
 
-def find(p: params.Params, shards: list[Shard]) -> Path:
+def find(p: params.Params, shards: list[Shard], *, note: str) -> Path:
     """Rank the photographs of `shards` by the features that Xception has of them; write the table and draw the sheet.
 
-    Features that the training of Xception left are not computed again. Returns the sheet.
+    Features that the training of Xception left are not computed again. Returns the sheet; `note` stands under its
+    title, in red.
     """
     t = p.train_xception
     base, origin = weights.load_xception(t.weights, image_size=t.image_size)
@@ -44,8 +45,7 @@ def find(p: params.Params, shards: list[Shard]) -> Path:
     sure = confidence(found.rows, labels, groups, seed=p.base.seed)
     ranked = table(shards, sure, classes=p.base.classes)
     files.write_text(paths.SUSPECTS, ranked.drop(columns=["shard", "row"]).to_csv(index=False))
-    drawn = files.read_json(paths.DATA_METRICS)["source"]["kind"] == "drawn"
-    draw(ranked, shards, paths.SUSPECTS_SHEET, note="drawings, not photographs" if drawn else "")
+    draw(ranked, shards, paths.SUSPECTS_SHEET, note=note)
     return paths.SUSPECTS_SHEET
 
 
@@ -85,7 +85,7 @@ def draw(table: pd.DataFrame, shards: list[Shard], path: Path, *, note: str = ""
         photos.decode(shards[number].jpeg(row)) for number, row in zip(shown["shard"], shown["row"], strict=True)
     ]
     captions = [
-        f"{'/'.join(source.split('/')[-2:])}\nlabelled {label}, {100 * sure:.1f} % sure"
+        f"{sheets.tail(source)}\nlabelled {label}, {100 * sure:.1f} % sure"
         for source, label, sure in zip(shown["source"], shown["label"], shown["confidence"], strict=True)
     ]
     title = f"Labels to look at: {len(shown)} of {len(table):,} in doubt, of {sum(map(len, shards)):,}"
