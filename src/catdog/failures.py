@@ -80,16 +80,17 @@ def mistakes(failures: Failures, name: str, path: Path) -> None:
 
 def disagreements(failures: Failures, path: Path) -> None:
     """A sheet of photographs that one model gets right and the other wrong, some of either kind."""
-    rows, said = [], []
+    rows, groups, said = [], [], []
     for wrong, right in (("cnn", "xception"), ("xception", "cnn")):
         there = np.flatnonzero(failures.wrong(wrong) & ~failures.wrong(right))
         shown = there[np.argsort(-failures.doubt(wrong)[there], kind="stable")][: _SHOWN // 2]
         rows += shown.tolist()
-        said.append(f"{len(there):,} that {NAMES[right]} alone gets right ({len(shown)} shown)")
-    _sheet(failures, np.array(rows, int), path, title="Disagreements: " + ", ".join(said))
+        groups += [f"{NAMES[right]} alone is right"] * len(shown)
+        said.append(f"{NAMES[right]} alone right on {len(there):,}")
+    _sheet(failures, np.array(rows, int), path, title=f"Disagreements: {', '.join(said)}", groups=groups)
 
 
-def _sheet(failures: Failures, rows: np.ndarray, path: Path, *, title: str) -> None:
+def _sheet(failures: Failures, rows: np.ndarray, path: Path, *, title: str, groups: list[str] | None = None) -> None:
     heats = {name: _heats(failures, name, rows) for name in NAMES}
     blocks = []
     for place, row in enumerate(rows):
@@ -97,6 +98,7 @@ def _sheet(failures: Failures, rows: np.ndarray, path: Path, *, title: str) -> N
         said = [f"{NAMES[name]}\n{_verdict(failures, name, int(row))}" for name in NAMES]
         pictures: list[np.ndarray | str] = [image, *(gradcam.overlay(image, heats[name][place]) for name in NAMES)]
         heading = f"labelled {failures.classes[failures.shard.labels[row]]}"
+        heading += f"\n{groups[place]}" if groups else ""
         blocks.append(sheets.Block(pictures, [sheets.tail(failures.shard.sources[row]), *said], heading))
     sheets.block_sheet(blocks, path, title=title, note=failures.note, cell=_CELL, palette=True)
 
