@@ -3,9 +3,7 @@
 import contextlib
 import json
 import os
-import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,118 +11,15 @@ import time
 import urllib.request
 from pathlib import Path
 
-import keras
 import mlflow
-import numpy as np
-import pandas as pd
 import pytest
-import yaml
 from mlflow import MlflowClient
+from registry_fixtures import BETTER, EXPERIMENT, GOOD, LABELS, Store, answers
 
-from catdog import deployments, gates, lineage, params, paths, registry, serving
+from catdog import deployments, gates, registry, trace, versions
 from catdog.errors import UserError
 
-EXPERIMENT = "deployments-of-tests"
-LABELS = np.arange(400) % 2
-P = params.load(Path(__file__).parents[1] / "params.yaml")
-
-
-def answers(*, wrong=(), sure: float = 0.9) -> np.ndarray:
-    """Probabilities that are right with certainty `sure`, except on the photographs `wrong`."""
-    probabilities = np.where(LABELS == 1, sure, 1 - sure)
-    probabilities[list(wrong)] = 1 - probabilities[list(wrong)]
-    return probabilities
-
-
-GOOD = answers(wrong=range(40), sure=0.85)
-BETTER = answers(wrong=range(10))
-
-
-@pytest.fixture(scope="module")
-def logged(tmp_path_factory):
-    """A store with five logged models and nothing registered: database, artifacts, and (model_id, run_id) of each."""
-    folder = tmp_path_factory.mktemp("template")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    experiment = mlflow.create_experiment("catdog", artifact_location=str(folder / "artifacts"))
-    keras_file = folder / "model.keras"
-    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
-    model.save(keras_file)
-    models = []
-    for _ in range(5):
-        with mlflow.start_run(experiment_id=experiment) as run:
-            info = serving.log_served_model(keras_file=keras_file, classes=["cat", "dog"], image_size=64, threshold=0.5)
-            models.append((info.model_id, run.info.run_id))
-    mlflow.set_tracking_uri(before)
-    return folder, models, lineage.sha256(keras_file), experiment
-
-
-class Store:
-    """A copy of that store, and the registry's commands on it with a test's defaults."""
-
-    def __init__(self, folder: Path, logged) -> None:
-        template, self.models, self.sha256, self.experiment = logged
-        shutil.copy(template / "mlflow.db", folder / "mlflow.db")
-        shutil.copytree(template / "artifacts", folder / "artifacts")
-        with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
-            for place in ("experiments.artifact_location", "runs.artifact_uri", "logged_models.artifact_location"):
-                table, column = place.split(".")
-                database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(template), str(folder)))
-        self.client = MlflowClient()
-        self.used = 0
-
-    def register(self, model="cnn", probabilities=GOOD, *, digest="test-one", index=None, **other) -> int:
-        """Register the next of the logged models as if evaluate had found `probabilities`."""
-        if index is None:
-            index, self.used = self.used, self.used + 1
-        model_id, run_id = self.models[index]
-        evaluation = self.client.create_run(self.experiment)
-        frame = pd.DataFrame({"id": [f"{i:03}" for i in range(len(LABELS))], "label": LABELS, model: probabilities})
-        file = Path("predictions.parquet")
-        frame.to_parquet(file)
-        self.client.log_artifact(evaluation.info.run_id, str(file))
-        said = {
-            "test_digest": digest,
-            "evaluation_run_id": evaluation.info.run_id,
-            "source_kind": "folder",
-            "model_sha256": self.sha256,
-        }
-        figures = {
-            "accuracy": float(np.mean((probabilities >= 0.5) == LABELS)),
-            "log_loss": float(-np.mean(np.log(np.where(LABELS == 1, probabilities, 1 - probabilities)))),
-            "milliseconds_per_photograph": 50.0,
-            "file_bytes": 5_000_000,
-            "robustness": 0.8,
-        }
-        tags = {key: other.get(key, value) for key, value in said.items()}
-        metrics = {key: other.get(key, value) for key, value in figures.items()}
-        metrics = {key: value for key, value in metrics.items() if value is not None}
-        return registry.register(self.client, model, model_id=model_id, run_id=run_id, tags=tags, metrics=metrics)
-
-    def promote(self, candidate=None, *, client=None, **other) -> registry.Promotion:
-        known = {"p": P, "experiment": EXPERIMENT, "why": "a test", "who": "tester"}
-        return registry.promote(client or self.client, candidate=candidate, **(known | other))
-
-    def rollback(self, to=None, **other) -> deployments.Event:
-        return registry.rollback(self.client, to=to, **({"experiment": EXPERIMENT, "why": "it barked"} | other))
-
-    def aliases(self) -> dict[str, int]:
-        return deployments.aliases(self.client)
-
-    def log(self) -> list[dict]:
-        """deployments.jsonl, as anyone finds it among the artifacts."""
-        run_id = self.client.get_registered_model("catdog").tags["deployments_run_id"]
-        text = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="deployments.jsonl")).read_text()
-        return [json.loads(line) for line in text.splitlines()]
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch, logged):
-    monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    yield Store(tmp_path, logged)
-    mlflow.set_tracking_uri(before)
+pytest_plugins = ["registry_fixtures"]
 
 
 def failed(promotion: registry.Promotion) -> list[str]:
@@ -232,12 +127,12 @@ def test_a_challenger_that_passes_later_is_no_challenger_any_more(store):
 def test_dry_run_judges_and_changes_nothing(store):
     store.register(milliseconds_per_photograph=900.0)
     store.register("xception")
-    before = [v.tags for name in registry.NAMES.values() for v in store.client.search_model_versions(f"name='{name}'")]
+    before = [v.tags for name in versions.NAMES.values() for v in store.client.search_model_versions(f"name='{name}'")]
     promotion = store.promote(dry_run=True)
     assert (promotion.passed, promotion.event) == (True, None)
     assert store.aliases() == {}
     assert store.client.get_registered_model("catdog-cnn").aliases == {}
-    after = [v.tags for name in registry.NAMES.values() for v in store.client.search_model_versions(f"name='{name}'")]
+    after = [v.tags for name in versions.NAMES.values() for v in store.client.search_model_versions(f"name='{name}'")]
     assert after == before
 
 
@@ -608,7 +503,7 @@ def test_through_a_server(store, tmp_path, monkeypatch):
         assert store.aliases() == {"champion": 1, "previous": 2}
         assert [row.alias for row in registry.history(store.client)] == ["champion", "previous", ""]
         assert registry.load(store.client, "catdog@champion").side == 32
-        links = registry.trace(store.client, "catdog@champion", root=tmp_path)
+        links = trace.trace(store.client, "catdog@champion", root=tmp_path)
         assert [link.ok for link in links[:5]] == [True] * 5
         with pytest.raises(UserError, match="no catdog/9"):
             store.rollback(to=9)
@@ -618,126 +513,6 @@ def test_through_a_server(store, tmp_path, monkeypatch):
         if process.poll() is None:
             os.killpg(process.pid, 15)
             process.wait(timeout=30)
-
-
-# ---- the chain ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def repository(store, tmp_path):
-    """A project in git whose dvc.lock records the run of the first model, one commit after the one that it ran from."""
-
-    def git(*arguments: str) -> str:
-        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-        done = subprocess.run(["git", *identity, *arguments], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    root = tmp_path / "project"
-    root.mkdir()
-    git("init", "-q", str(root))
-    subprocess.run(["git", "-C", str(root), "config", "core.hooksPath", "/dev/null"], check=True)
-    (root / "dvc.yaml").write_text("stages: {}\n")
-
-    def commit(text: str) -> str:
-        git("-C", str(root), "add", "-A")
-        git("-C", str(root), "commit", "-q", "-m", text)
-        return git("-C", str(root), "rev-parse", "HEAD")
-
-    first = commit("before training")
-    lock = {"stages": {"prepare": {"outs": [{"path": "data/prepared/train.arrow", "md5": "abc"}]}}}
-    (root / "dvc.lock").write_text(yaml.safe_dump(lock))
-    (root / paths.DATA_METRICS).parent.mkdir()
-    (root / paths.DATA_METRICS).write_text(json.dumps({"source": {"kind": "zip", "path": "x.zip", "sha256": "f00d"}}))
-    second = commit("trained")
-    tags = {"git.commit": first, "git.dirty": "False", "dvc.data/prepared/train.arrow": "abc"}
-    tags |= {"source.kind": "zip", "source.path": "x.zip", "source.sha256": "f00d"}
-    for key, value in tags.items():
-        store.client.set_tag(store.models[0][1], key, value)
-    return root, first, second
-
-
-def test_the_whole_chain(store, repository):
-    root, first, second = repository
-    store.register()
-    store.promote()
-    links = registry.trace(store.client, "models:/catdog@champion", root=root)
-    assert [(link.name, link.ok) for link in links] == [
-        ("model version", True),
-        ("model version", True),
-        ("logged model", True),
-        ("model file", True),
-        ("run", True),
-        ("git commit", True),
-        ("data data/prepared/train.arrow", True),
-        ("source", True),
-    ]
-    assert [link.value for link in links[:6]] == [
-        "catdog/1",
-        "catdog-cnn/1",
-        store.models[0][0],
-        store.sha256,
-        store.models[0][1],
-        first,
-    ]
-    assert links[0].note == "champion"
-    assert second[:12] in links[6].note
-    for reference in ("catdog/1", "1", "models:/catdog/1", "catdog@champion"):
-        assert registry.trace(store.client, reference, root=root) == links
-    assert registry.trace(store.client, "catdog-cnn/1", root=root) == links[1:]
-    assert registry.trace(store.client, f"models:/{store.models[0][0]}", root=root) == links[1:]
-    assert registry.trace(store.client, store.models[0][1], root=root) == links[4:]
-
-
-@pytest.mark.parametrize(
-    ("tag", "value", "broken", "note"),
-    [
-        ("git.commit", "0" * 40, "git commit", "not in this repository"),
-        ("git.dirty", "True", "git commit", "never committed"),
-        ("dvc.data/prepared/train.arrow", "fff", "data data/prepared/train.arrow", "in no commit's dvc.lock"),
-        ("source.sha256", "beef", "source", "names another source"),
-    ],
-)
-def test_a_broken_link_of_code_or_data_is_named(store, repository, tag, value, broken, note):
-    store.client.set_tag(store.models[0][1], tag, value)
-    links = {link.name: link for link in registry.trace(store.client, store.models[0][1], root=repository[0])}
-    assert not links[broken].ok
-    assert note in links[broken].note
-
-
-def test_a_broken_link_of_the_store_is_named(store, repository):
-    store.register()
-    store.promote()
-    file = Path(mlflow.artifacts.download_artifacts("models:/catdog/1")) / "artifacts" / "model.keras"
-    file.write_bytes(b"other")
-    broken = [link for link in registry.trace(store.client, "catdog/1", root=repository[0]) if not link.ok]
-    assert [link.name for link in broken] == ["model file"]
-    store.client.delete_run(store.models[0][1])
-    assert "deleted" in registry.trace(store.client, "catdog/1", root=repository[0])[-1].note
-    store.client.delete_model_version("catdog-cnn", "1")
-    broken = [link for link in registry.trace(store.client, "catdog/1", root=repository[0]) if not link.ok]
-    assert (broken[0].name, broken[0].value) == ("model version", "catdog-cnn/1")
-
-
-def test_a_dvc_lock_that_is_not_committed_yet_counts(store, repository):
-    store.client.set_tag(store.models[0][1], "dvc.data/prepared/train.arrow", "new")
-    lock = repository[0] / "dvc.lock"
-    lock.write_text(lock.read_text().replace("abc", "new"))
-    links = {link.name: link for link in registry.trace(store.client, store.models[0][1], root=repository[0])}
-    assert links["data data/prepared/train.arrow"].note == "in dvc.lock, which is not committed yet"
-
-
-def test_outside_of_git_the_chain_is_broken_and_says_so(store, repository, tmp_path):
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    links = registry.trace(store.client, store.models[0][1], root=elsewhere)
-    assert [link.ok for link in links] == [True, False, False, False]
-
-
-@pytest.mark.parametrize("reference", ["nonsense", "catdog@nobody", "catdog/5", "other/1", "m-" + "0" * 32])
-def test_what_does_not_exist_is_told_in_one_line(store, reference):
-    with pytest.raises(UserError) as refused:
-        registry.trace(store.client, reference)
-    assert "\n" not in str(refused.value)
 
 
 # ---- faults of MLflow 3.17.2 that are worked around; a test that fails here says that one is gone -------------------

@@ -23,14 +23,14 @@ LAYERS = {
     "figures": "convergence corruptions gates plots provenance report scoring slices summary tradeoffs",
     "networks": "batches checkpoints classifier cnn_training convolution engines evaluation failures features gradcam "
     "models normalization prediction strategies suspects training weights xception_training",
-    "mlflow": "deployments registry serving tracking",
+    "mlflow": "deployments registry serving trace tracking versions",
     "results": "publication trained",
     "command": "cli __main__",
 }
 LAYER = {module: number for number, modules in enumerate(LAYERS.values()) for module in modules.split()}
-SPEAK_MLFLOW = {"publication", "registry", "serving", "tracking"}
+SPEAK_MLFLOW = {"publication", "registry", "serving", "tracking", "versions"}
 # They tell of a result and do not change it; `params:` in dvc.yaml covers the knobs.
-NOT_DEPENDED_ON = {"errors", "files", "lineage", "params", "paths", "progress", "registry", "tracking"}
+NOT_DEPENDED_ON = {"errors", "files", "lineage", "params", "paths", "progress", "registry", "tracking", "versions"}
 TEMPLATES = {"report": {"src/catdog/templates/report.html.jinja"}}
 
 

@@ -146,16 +146,17 @@ def trace(
     reference: Annotated[str, typer.Argument(help="A run id, catdog-cnn/3, or models:/catdog@champion.")] = CHAMPION,
 ) -> None:
     """Show the chain from a model back to its run, commit, data and photographs, each link verified."""
-    from catdog import registry, tracking
+    from catdog import tracking
+    from catdog.trace import trace
 
-    links = registry.trace(tracking.connect(), reference)
+    links = trace(tracking.connect(), reference)
     table = Table("link", "value", "", "note")
     for link in links:
         table.add_row(link.name, link.value, "ok" if link.ok else "[red]broken", link.note)
     _wide_console().print(table)
-    broken = [link.name for link in links if not link.ok]
+    broken = [f"{link.name}: {link.note}" for link in links if not link.ok]
     if broken:
-        raise UserError(f"broken: {', '.join(broken)}")
+        raise UserError(f"the chain is broken at {'; at '.join(broken)}")
 
 
 @app.command()

@@ -1,11 +1,9 @@
-"""Registered models: versions, the gates before `champion`, the way back, and where a version came from."""
+"""Registered models: new versions, the gates before `champion`, and the way back."""
 
 import math
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlflow
 import pandas as pd
@@ -13,14 +11,13 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from catdog import deployments, gates, params, paths, provenance, scoring, serving
+from catdog import deployments, gates, params, scoring, serving, versions
 from catdog.classifier import Classifier
 from catdog.deployments import CHAMPION, PREVIOUS, SERVED, Event
 from catdog.errors import UserError
 from catdog.gates import Contender, Gate, Scored
-from catdog.provenance import Link
+from catdog.versions import NAMES
 
-NAMES = {"cnn": "catdog-cnn", "xception": "catdog-xception"}
 CHALLENGER = "challenger"
 PREDICTIONS = "predictions.parquet"  # artifact of an evaluation: columns id, label, and one per model
 _MAX_WHY = 1000
@@ -74,7 +71,7 @@ def register(
     name, source = NAMES[model], f"models:/{model_id}"
     said = {**tags, **{key: str(value) for key, value in metrics.items()}, "run_id": run_id, "model": model}
     with deployments.exclusive(client):
-        known = next((version for version in _versions(client, name) if version.source == source), None)
+        known = next((version for version in versions.of(client, name) if version.source == source), None)
         if known is None:
             try:
                 return int(mlflow.register_model(source, name, tags=said).version)
@@ -120,7 +117,7 @@ def promote(
         champion = client.get_model_version(SERVED, str(number)) if number else None
         verdicts: list[Verdict] = []
         for version in _candidates(client, wanted=candidate, champion=champion):
-            verdict = Verdict(_name(version), _judge(client, version, champion, p=p, rescore=rescore))
+            verdict = Verdict(versions.name(version), _judge(client, version, champion, p=p, rescore=rescore))
             verdicts.append(verdict)
             if not dry_run:
                 _note_gates(client, version, verdict)
@@ -149,17 +146,17 @@ def rollback(
             raise UserError("there is no previous champion to go back to: see `catdog history`")
         if target == aliases.get(CHAMPION):
             raise UserError(f"{SERVED}/{target} is the champion already")
-        version = _version(client, SERVED, str(target))
+        version = versions.version(client, SERVED, str(target))
         deployed = [event for event in deployments.events(client) if event.version == target]
         if not deployed:
             raise UserError(f"{SERVED}/{target} was never deployed: see `catdog history` for those that were")
-        serving.verify(_uri(version), model_sha256=version.tags.get("model_sha256"))
+        serving.verify(versions.uri(version), model_sha256=version.tags.get("model_sha256"))
         return deployments.commit(
             client,
             action="rollback",
             version=target,
             over=aliases.get(CHAMPION),
-            source=_source(version),
+            source=versions.source(version),
             when=deployments.now(),
             who=who or deployments.user(),
             why=why,
@@ -173,7 +170,7 @@ def history(client: MlflowClient) -> list[Deployment]:
     with deployments.exclusive(client):
         deployments.repair(client)
         aliases = {version: alias for alias, version in deployments.aliases(client).items()}
-        there = {int(version.version) for version in _versions(client, SERVED)}
+        there = {int(version.version) for version in versions.of(client, SERVED)}
         rows = []
         for event in reversed(deployments.events(client)):
             # The alias stands beside the latest deployment of its version alone.
@@ -188,64 +185,10 @@ def load(client: MlflowClient, reference: str) -> Classifier:
     Raises:
         UserError: there is none, or its file was changed.
     """
-    found = resolve(client, reference)
+    found = versions.resolve(client, reference)
     if isinstance(found, ModelVersion):
-        return serving.load(_uri(found), model_sha256=found.tags.get("model_sha256"))
+        return serving.load(versions.uri(found), model_sha256=found.tags.get("model_sha256"))
     raise UserError(f"{reference} is a run: name a model, such as models:/{SERVED}@{CHAMPION}")
-
-
-def trace(client: MlflowClient, reference: str, *, root: Path | None = None) -> list[Link]:
-    """The chain from a served version back to code, data and source, each link checked.
-
-    Args:
-        reference: a run id, or a model as in `resolve`.
-        root: the project's folder, with its git repository.
-    """
-    links: list[Link] = []
-    found = resolve(client, reference)
-    while isinstance(found, ModelVersion):
-        links.append(Link("model version", _name(found), True, ", ".join(_aliases(client, found))))
-        source, of = found.source or "", found
-        if re.fullmatch(r"models:/m-[\w-]+", source):
-            links += _logged_model(client, of)
-            break
-        try:
-            found = resolve(client, source)
-        except UserError as error:
-            links.append(Link("model version", source.removeprefix("models:/"), False, str(error)))
-            break
-    run_id = found if isinstance(found, str) else (found.run_id or found.tags.get("run_id", ""))
-    tags, link = _run(client, run_id)
-    return [*links, link, *(provenance.code_and_data(tags, root or paths.root()) if link.ok else [])]
-
-
-def resolve(client: MlflowClient, reference: str) -> ModelVersion | str:
-    """A model version, or the id of a run, from what a person writes.
-
-    Args:
-        reference: catdog@champion, catdog/3, catdog-cnn/2, 3 (of catdog), a logged model (m-...), any of these after
-            models:/, or a run id.
-
-    Raises:
-        UserError: it is none of these, or there is no such thing.
-    """
-    text = reference.strip().removeprefix("models:/")
-    if re.fullmatch(r"[0-9a-f]{32}", text):
-        return text
-    if re.fullmatch(r"m-[0-9a-f]{32}", text):
-        return _of_logged_model(client, text)
-    if match := re.fullmatch(r"([\w-]+)@([\w-]+)", text):
-        name, alias = match.groups()
-        try:
-            return client.get_model_version_by_alias(name, alias)
-        except MlflowException:
-            hint = "promote a model first: `catdog promote`" if alias == CHAMPION else "see `catdog history`"
-            raise UserError(f"{name} has no version with the alias {alias}: {hint}") from None
-    if match := re.fullmatch(r"(?:([\w-]+)/)?(\d+)", text):
-        return _version(client, match[1] or SERVED, match[2])
-    raise UserError(
-        f"{reference} is no model or run: expected {SERVED}@{CHAMPION}, {SERVED}/3, {NAMES['cnn']}/2 or a run id"
-    )
 
 
 # ---- promotion ------------------------------------------------------------------------------------------------------
@@ -253,14 +196,14 @@ def resolve(client: MlflowClient, reference: str) -> ModelVersion | str:
 
 def _candidates(client: MlflowClient, *, wanted: str | None, champion: ModelVersion | None) -> list[ModelVersion]:
     if wanted is not None:
-        version = resolve(client, wanted)
+        version = versions.resolve(client, wanted)
         if not isinstance(version, ModelVersion) or version.name not in NAMES.values():
             raise UserError(f"{wanted} is no candidate: expected one such as {NAMES['cnn']}/3")
-        if champion is not None and _source(champion) == _name(version):
-            raise UserError(f"{wanted} is the champion already, as {_name(champion)}")
+        if champion is not None and versions.source(champion) == versions.name(version):
+            raise UserError(f"{wanted} is the champion already, as {versions.name(champion)}")
         return [version]
     deployed = {event.source for event in deployments.events(client)}
-    new = [v for name in NAMES.values() for v in _versions(client, name) if _name(v) not in deployed]
+    new = [v for name in NAMES.values() for v in versions.of(client, name) if versions.name(v) not in deployed]
     if not new:
         raise UserError(
             f"nothing new to promote: every version of {' and '.join(NAMES.values())} has been deployed before; train "
@@ -285,7 +228,7 @@ def _judge(
     ours = _scored(client, version)
     if ours is None:
         raise UserError(
-            f"{_name(version)} has no predictions for the test photographs ({PREDICTIONS} of run "
+            f"{versions.name(version)} has no predictions for the test photographs ({PREDICTIONS} of run "
             f"{version.tags.get('evaluation_run_id', 'unknown')}): run `dvc repro -f -s evaluate`"
         )
     other = None
@@ -293,7 +236,7 @@ def _judge(
         theirs = _scored(client, champion)
         allowed = gates.no_drawings(_kind(version), _kind(champion)).passed
         if (theirs is None or theirs.digest != ours.digest) and rescore is not None and allowed:
-            theirs = rescore(_uri(champion))
+            theirs = rescore(versions.uri(champion))
         nothing = Scored("", pd.DataFrame(columns=["id", "label", "probability"]))
         other = _contender(champion, theirs or nothing, p.evaluate.threshold)
     candidate = _contender(version, ours, p.evaluate.threshold)
@@ -307,7 +250,7 @@ def _contender(version: ModelVersion, scored: Scored, threshold: float) -> Conte
         labels, probabilities = scored.frame["label"].to_numpy(), scored.frame["probability"].to_numpy()
         figures = scoring.score(labels, probabilities, threshold=threshold)
     return Contender(
-        name=_name(version),
+        name=versions.name(version),
         accuracy=figures.get("accuracy", math.nan),
         log_loss=figures.get("log_loss", math.nan),
         calibration_error=figures.get("calibration_error", math.nan),
@@ -336,7 +279,7 @@ def _intact(version: ModelVersion) -> Gate:
     digest = version.tags.get("model_sha256")
     limit = "there, and as it was logged (sha256)"
     try:
-        serving.verify(_uri(version), model_sha256=digest)
+        serving.verify(versions.uri(version), model_sha256=digest)
     except UserError as error:
         return Gate("model file", False, str(error), limit)
     return Gate("model file", digest is not None, f"sha256 {digest[:12] if digest else 'unknown'}", limit)
@@ -356,10 +299,10 @@ def _deploy(
     client: MlflowClient, version: ModelVersion, over: int | None, *, why: str, who: str | None, experiment: str
 ) -> Event:
     # Until the log has the event, an interruption leaves a version of `catdog` that no alias and no event names.
-    copy = client.copy_model_version(_uri(version), SERVED)
+    copy = client.copy_model_version(versions.uri(version), SERVED)
     when, who = deployments.now(), who or deployments.user()
     said = {
-        "deployed.from": _name(version),
+        "deployed.from": versions.name(version),
         "deployed.over": f"{SERVED}/{over}" if over else "nothing",
         "deployed.when": when,
         "deployed.by": who,
@@ -372,96 +315,19 @@ def _deploy(
         action="promote",
         version=int(copy.version),
         over=over,
-        source=_name(version),
+        source=versions.name(version),
         when=when,
         who=who,
         why=why,
         figures=_figures(version),
         experiment=experiment,
     )
-    if CHALLENGER in _aliases(client, version):
+    if CHALLENGER in versions.aliases(client, version):
         client.delete_registered_model_alias(version.name, CHALLENGER)
     return event
 
 
-# ---- the chain ------------------------------------------------------------------------------------------------------
-
-
-def _logged_model(client: MlflowClient, version: ModelVersion) -> list[Link]:
-    source = version.source or ""
-    model_id = source.removeprefix("models:/")
-    try:
-        logged = client.get_logged_model(model_id)
-    except MlflowException:
-        return [Link("logged model", model_id, False, "not in this store: it was deleted")]
-    same = logged.source_run_id == version.run_id
-    note = "" if same else f"logged by another run: {logged.source_run_id}"
-    digest = version.tags.get("model_sha256")
-    try:
-        serving.verify(source, model_sha256=digest)
-        file = Link("model file", digest or "", digest is not None, "" if digest else "the version has no sha256")
-    except UserError as error:
-        file = Link("model file", digest or "", False, str(error))
-    return [Link("logged model", model_id, same, note), file]
-
-
-def _run(client: MlflowClient, run_id: str) -> tuple[dict[str, str], Link]:
-    try:
-        run = client.get_run(run_id)
-    except MlflowException:
-        return {}, Link("run", run_id, False, "not in this store")
-    if run.info.lifecycle_stage == "deleted":
-        return {}, Link("run", run_id, False, f"deleted: `mlflow runs restore --run-id {run_id}`")
-    finished = run.info.status == "FINISHED"
-    return run.data.tags, Link("run", run_id, finished, run.info.run_name if finished else run.info.status.lower())
-
-
-# ---- versions -------------------------------------------------------------------------------------------------------
-
-
-def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
-    return list(client.search_model_versions(f"name='{name}'"))
-
-
-def _version(client: MlflowClient, name: str, version: str) -> ModelVersion:
-    try:
-        return client.get_model_version(name, version)
-    except MlflowException:
-        there = sorted(int(v.version) for v in _versions(client, name))
-        raise UserError(
-            f"there is no {name}/{version}: it was deleted or never existed; there are: "
-            f"{', '.join(map(str, there)) or 'none'}"
-        ) from None
-
-
-def _of_logged_model(client: MlflowClient, model_id: str) -> ModelVersion | str:
-    source = f"models:/{model_id}"
-    for name in NAMES.values():
-        for version in _versions(client, name):
-            if version.source == source:
-                return version
-    try:
-        return client.get_logged_model(model_id).source_run_id or ""
-    except MlflowException:
-        raise UserError(f"there is no logged model {model_id} in this store") from None
-
-
-def _aliases(client: MlflowClient, version: ModelVersion) -> list[str]:
-    # Asked of the registered model: a version found by search has none (MLflow #16734).
-    of_all = client.get_registered_model(version.name).aliases
-    return sorted(alias for alias, number in of_all.items() if str(number) == str(version.version))
-
-
-def _name(version: ModelVersion) -> str:
-    return f"{version.name}/{version.version}"
-
-
-def _uri(version: ModelVersion) -> str:
-    return f"models:/{_name(version)}"
-
-
-def _source(version: ModelVersion) -> str:
-    return (version.source or "").removeprefix("models:/")
+# ---- what a version says of itself ----------------------------------------------------------------------------------
 
 
 def _kind(version: ModelVersion) -> str:

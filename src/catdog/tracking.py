@@ -198,6 +198,14 @@ def attach(
     return True
 
 
+def find_run(client: mlflow.MlflowClient, run_id: str) -> mlflow.entities.Run | None:
+    """The run, deleted ones too, or None where the store has none."""
+    try:
+        return client.get_run(run_id) if run_id else None
+    except MlflowException:
+        return None
+
+
 def curves(experiment_id: str, execution: str) -> str:
     """The address of the UI's charts of the trainings of one execution, both models on common axes."""
     members = quote(f"tags.`execution.{execution}` = 'member'")
@@ -271,12 +279,8 @@ def _parent(client: mlflow.MlflowClient) -> mlflow.entities.Run | None:
 
 
 def _exists(client: mlflow.MlflowClient, run_id: str) -> bool:
-    if not run_id:
-        return False
-    try:
-        return client.get_run(run_id).info.lifecycle_stage == "active"
-    except MlflowException:
-        return False
+    run = find_run(client, run_id)
+    return run is not None and run.info.lifecycle_stage == "active"
 
 
 def _experiment(client: mlflow.MlflowClient, data: dict) -> str:

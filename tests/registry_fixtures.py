@@ -1,0 +1,118 @@
+"""A registry in a real store, with models of a few kB: what tests of promotion and of the chain begin with."""
+
+import contextlib
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from catdog import deployments, lineage, params, registry, serving
+
+EXPERIMENT = "deployments-of-tests"
+LABELS = np.arange(400) % 2
+P = params.load(Path(__file__).parents[1] / "params.yaml")
+
+
+def answers(*, wrong=(), sure: float = 0.9) -> np.ndarray:
+    """Probabilities that are right with certainty `sure`, except on the photographs `wrong`."""
+    probabilities = np.where(LABELS == 1, sure, 1 - sure)
+    probabilities[list(wrong)] = 1 - probabilities[list(wrong)]
+    return probabilities
+
+
+GOOD = answers(wrong=range(40), sure=0.85)
+BETTER = answers(wrong=range(10))
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory):
+    """A store with five logged models and nothing registered: database, artifacts, and (model_id, run_id) of each."""
+    folder = tmp_path_factory.mktemp("template")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    experiment = mlflow.create_experiment("catdog", artifact_location=str(folder / "artifacts"))
+    keras_file = folder / "model.keras"
+    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.save(keras_file)
+    models = []
+    for _ in range(5):
+        with mlflow.start_run(experiment_id=experiment) as run:
+            info = serving.log_served_model(keras_file=keras_file, classes=["cat", "dog"], image_size=64, threshold=0.5)
+            models.append((info.model_id, run.info.run_id))
+    mlflow.set_tracking_uri(before)
+    return folder, models, lineage.sha256(keras_file), experiment
+
+
+class Store:
+    """A copy of that store, and the registry's commands on it with a test's defaults."""
+
+    def __init__(self, folder: Path, logged) -> None:
+        template, self.models, self.sha256, self.experiment = logged
+        shutil.copy(template / "mlflow.db", folder / "mlflow.db")
+        shutil.copytree(template / "artifacts", folder / "artifacts")
+        with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+            for place in ("experiments.artifact_location", "runs.artifact_uri", "logged_models.artifact_location"):
+                table, column = place.split(".")
+                database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(template), str(folder)))
+        self.client = MlflowClient()
+        self.used = 0
+
+    def register(self, model="cnn", probabilities=GOOD, *, digest="test-one", index=None, **other) -> int:
+        """Register the next of the logged models as if evaluate had found `probabilities`."""
+        if index is None:
+            index, self.used = self.used, self.used + 1
+        model_id, run_id = self.models[index]
+        evaluation = self.client.create_run(self.experiment)
+        frame = pd.DataFrame({"id": [f"{i:03}" for i in range(len(LABELS))], "label": LABELS, model: probabilities})
+        file = Path("predictions.parquet")
+        frame.to_parquet(file)
+        self.client.log_artifact(evaluation.info.run_id, str(file))
+        said = {
+            "test_digest": digest,
+            "evaluation_run_id": evaluation.info.run_id,
+            "source_kind": "folder",
+            "model_sha256": self.sha256,
+        }
+        figures = {
+            "accuracy": float(np.mean((probabilities >= 0.5) == LABELS)),
+            "log_loss": float(-np.mean(np.log(np.where(LABELS == 1, probabilities, 1 - probabilities)))),
+            "milliseconds_per_photograph": 50.0,
+            "file_bytes": 5_000_000,
+            "robustness": 0.8,
+        }
+        tags = said | {key: value for key, value in other.items() if key not in figures}
+        metrics = {key: other.get(key, value) for key, value in figures.items()}
+        metrics = {key: value for key, value in metrics.items() if value is not None}
+        return registry.register(self.client, model, model_id=model_id, run_id=run_id, tags=tags, metrics=metrics)
+
+    def promote(self, candidate=None, *, client=None, **other) -> registry.Promotion:
+        known = {"p": P, "experiment": EXPERIMENT, "why": "a test", "who": "tester"}
+        return registry.promote(client or self.client, candidate=candidate, **(known | other))
+
+    def rollback(self, to=None, **other) -> deployments.Event:
+        return registry.rollback(self.client, to=to, **({"experiment": EXPERIMENT, "why": "it barked"} | other))
+
+    def aliases(self) -> dict[str, int]:
+        return deployments.aliases(self.client)
+
+    def log(self) -> list[dict]:
+        """deployments.jsonl, as anyone finds it among the artifacts."""
+        run_id = self.client.get_registered_model("catdog").tags["deployments_run_id"]
+        text = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="deployments.jsonl")).read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch, logged):
+    monkeypatch.chdir(tmp_path)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    yield Store(tmp_path, logged)
+    mlflow.set_tracking_uri(before)
