@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import threading
 from pathlib import Path
 
 import keras
@@ -14,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from catdog import deployments, lineage, params, registry, serving
+from catdog.errors import UserError
 
 EXPERIMENT = "deployments-of-tests"
 LABELS = np.arange(400) % 2
@@ -37,6 +39,13 @@ def logged(tmp_path_factory):
     folder = tmp_path_factory.mktemp("template")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    models, sha256, experiment = log_models(folder)
+    mlflow.set_tracking_uri(before)
+    return folder, models, sha256, experiment
+
+
+def log_models(folder: Path) -> tuple[list[tuple[str, str]], str, str]:
+    """Five logged models in the store that is set: (model_id, run_id) of each, the file's sha256, their experiment."""
     experiment = mlflow.create_experiment("catdog", artifact_location=str(folder / "artifacts"))
     keras_file = folder / "model.keras"
     model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
@@ -46,23 +55,28 @@ def logged(tmp_path_factory):
         with mlflow.start_run(experiment_id=experiment) as run:
             info = serving.log_served_model(keras_file=keras_file, classes=["cat", "dog"], image_size=64, threshold=0.5)
             models.append((info.model_id, run.info.run_id))
-    mlflow.set_tracking_uri(before)
-    return folder, models, lineage.sha256(keras_file), experiment
+    return models, lineage.sha256(keras_file), experiment
 
 
 class Store:
-    """A copy of that store, and the registry's commands on it with a test's defaults."""
+    """The registry's commands on a store of logged models, with a test's defaults."""
 
-    def __init__(self, folder: Path, logged) -> None:
-        template, self.models, self.sha256, self.experiment = logged
+    def __init__(self, models: list[tuple[str, str]], sha256: str, experiment: str) -> None:
+        self.models, self.sha256, self.experiment = models, sha256, experiment
+        self.client = MlflowClient()
+        self.used = 0
+
+    @classmethod
+    def copied(cls, folder: Path, logged) -> "Store":
+        """A copy of the template in `folder`."""
+        template, *known = logged
         shutil.copy(template / "mlflow.db", folder / "mlflow.db")
         shutil.copytree(template / "artifacts", folder / "artifacts")
         with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
             for place in ("experiments.artifact_location", "runs.artifact_uri", "logged_models.artifact_location"):
                 table, column = place.split(".")
                 database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(template), str(folder)))
-        self.client = MlflowClient()
-        self.used = 0
+        return cls(*known)
 
     def register(self, model="cnn", probabilities=GOOD, *, digest="test-one", index=None, **other) -> int:
         """Register the next of the logged models as if evaluate had found `probabilities`."""
@@ -114,5 +128,42 @@ def store(tmp_path, monkeypatch, logged):
     monkeypatch.chdir(tmp_path)
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    yield Store(tmp_path, logged)
+    yield Store.copied(tmp_path, logged)
     mlflow.set_tracking_uri(before)
+
+
+def deployed_twice(store) -> None:
+    store.register(probabilities=GOOD)
+    store.promote()
+    store.register(probabilities=BETTER)
+    store.promote()
+
+
+def check_consistent(store) -> None:
+    """Aliases, events and their artifact tell the same story."""
+    events = deployments.events(store.client)
+    assert [event.number for event in events] == list(range(1, len(events) + 1))
+    assert store.aliases().get("champion") == events[-1].version
+    assert store.aliases().get("previous") == events[-1].over
+    assert store.log() == [json.loads(event.line) for event in events]
+    for event in events:
+        assert store.client.get_model_version("catdog", str(event.version)).tags["deployed.why"]
+
+
+def at_once(*calls) -> list:
+    """The outcome of each call, or the error it raised, all started at the same moment."""
+    barrier, outcomes = threading.Barrier(len(calls)), [None] * len(calls)
+
+    def run(index, call):
+        barrier.wait()
+        try:
+            outcomes[index] = call()
+        except UserError as error:
+            outcomes[index] = error
+
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(calls)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes

@@ -1,22 +1,24 @@
 """Versions, promotion and the way back, in a real store: whatever interrupts them, the registry stays consistent."""
 
-import contextlib
-import json
-import os
-import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from registry_fixtures import BETTER, EXPERIMENT, GOOD, LABELS, Store, answers
+from registry_fixtures import (
+    BETTER,
+    EXPERIMENT,
+    GOOD,
+    LABELS,
+    Store,
+    answers,
+    at_once,
+    check_consistent,
+    deployed_twice,
+)
 
-from catdog import deployments, gates, registry, trace, versions
+from catdog import deployments, gates, registry, versions
 from catdog.errors import UserError
 
 pytest_plugins = ["registry_fixtures"]
@@ -208,13 +210,6 @@ def test_drawings_are_refused_without_scoring_the_champion_on_them(store):
 # ---- the way back ---------------------------------------------------------------------------------------------------
 
 
-def deployed_twice(store) -> None:
-    store.register(probabilities=GOOD)
-    store.promote()
-    store.register(probabilities=BETTER)
-    store.promote()
-
-
 def test_rollback_to_the_previous_and_forth_again(store):
     deployed_twice(store)
     event = store.rollback(who="tester")
@@ -297,23 +292,12 @@ class Dying:
         return change
 
 
-def check_consistent(store) -> None:
-    """Aliases, events and their artifact tell the same story."""
-    events = deployments.events(store.client)
-    assert [event.number for event in events] == list(range(1, len(events) + 1))
-    assert store.aliases().get("champion") == events[-1].version
-    assert store.aliases().get("previous") == events[-1].over
-    assert store.log() == [json.loads(event.line) for event in events]
-    for event in events:
-        assert store.client.get_model_version("catdog", str(event.version)).tags["deployed.why"]
-
-
 def prepared(folder: Path, monkeypatch, logged, action: str) -> Store:
     """A store in which `action` is what comes next."""
     folder.mkdir()
     monkeypatch.chdir(folder)
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    store = Store(folder, logged)
+    store = Store.copied(folder, logged)
     store.register(probabilities=GOOD)
     if action != "first promotion":
         store.promote()
@@ -359,25 +343,6 @@ def test_a_death_at_any_moment_is_repaired_by_the_next_command(
         check_consistent(store)
         assert store.aliases()["champion"] != before
         assert deployments.events(store.client)[-1].action == ("rollback" if action == "rollback" else "promote")
-
-
-def at_once(*calls) -> list:
-    """The outcome of each call, or the error it raised, all started at the same moment."""
-    barrier, outcomes = threading.Barrier(len(calls)), [None] * len(calls)
-
-    def run(index, call):
-        barrier.wait()
-        try:
-            outcomes[index] = call()
-        except UserError as error:
-            outcomes[index] = error
-
-    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(calls)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return outcomes
 
 
 def test_two_promotions_of_the_same_model_at_once(store):
@@ -471,48 +436,6 @@ def test_a_damaged_log_artifact_is_written_anew(store):
     store.client.log_artifact(run_id, "deployments.jsonl")
     registry.history(store.client)
     check_consistent(store)
-
-
-@pytest.mark.slow
-def test_through_a_server(store, tmp_path, monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    address = f"http://127.0.0.1:{port}"
-    with (tmp_path / "server.log").open("w") as said:
-        process = subprocess.Popen(
-            [*command, "--backend-store-uri", mlflow.get_tracking_uri()],
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        for _ in range(120):
-            time.sleep(1)
-            assert process.poll() is None, (tmp_path / "server.log").read_text()
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{address}/health", timeout=5)
-                break
-        mlflow.set_tracking_uri(address)
-        store.client = MlflowClient()
-        deployed_twice(store)
-        check_consistent(store)
-        at_once(*[lambda: registry.rollback(MlflowClient(), experiment=EXPERIMENT, why="two at once", to=1)] * 2)
-        assert store.aliases() == {"champion": 1, "previous": 2}
-        assert [row.alias for row in registry.history(store.client)] == ["champion", "previous", ""]
-        assert registry.load(store.client, "catdog@champion").side == 32
-        links = trace.trace(store.client, "catdog@champion", root=tmp_path)
-        assert [link.ok for link in links[:5]] == [True] * 5
-        with pytest.raises(UserError, match="no catdog/9"):
-            store.rollback(to=9)
-        with pytest.raises(UserError, match="no version with the alias nobody"):
-            registry.load(store.client, "catdog@nobody")
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, 15)
-            process.wait(timeout=30)
 
 
 # ---- faults of MLflow 3.17.2 that are worked around; a test that fails here says that one is gone -------------------

@@ -90,15 +90,16 @@ def promote(
     def rescore(uri: str) -> registry.Scored:
         return prediction.on_shard(shards.Shard(paths.TEST), model=registry.load(client, uri))
 
-    outcome = registry.promote(
-        client,
-        p=p,
-        experiment=tracking.EXPERIMENT,
-        why=why,
-        candidate=candidate,
-        rescore=rescore,
-        dry_run=dry_run,
-    )
+    with tracking.answering():
+        outcome = registry.promote(
+            client,
+            p=p,
+            experiment=tracking.EXPERIMENT,
+            why=why,
+            candidate=candidate,
+            rescore=rescore,
+            dry_run=dry_run,
+        )
     for verdict in outcome.verdicts:
         table = Table("gate", "figure", "limit", "", title=verdict.candidate, title_justify="left")
         for gate in verdict.gates:
@@ -120,7 +121,9 @@ def rollback(
     """Make the previous champion, or another deployed version, champion again."""
     from catdog import registry, tracking
 
-    event = registry.rollback(tracking.connect(), experiment=tracking.EXPERIMENT, why=why, to=version)
+    client = tracking.connect()
+    with tracking.answering():
+        event = registry.rollback(client, experiment=tracking.EXPERIMENT, why=why, to=version)
     print(f"champion: catdog version {event.version}, a copy of {event.source}")
 
 
@@ -129,7 +132,9 @@ def history() -> None:
     """List every deployment, newest first."""
     from catdog import registry, tracking
 
-    rows = registry.history(tracking.connect())
+    client = tracking.connect()
+    with tracking.answering():
+        rows = registry.history(client)
     if not rows:
         print("nothing was deployed yet: catdog promote")
         return
@@ -149,7 +154,9 @@ def trace(
     from catdog import tracking
     from catdog.trace import trace
 
-    links = trace(tracking.connect(), reference)
+    client = tracking.connect()
+    with tracking.answering():
+        links = trace(client, reference)
     table = Table("link", "value", "", "note")
     for link in links:
         table.add_row(link.name, link.value, "ok" if link.ok else "[red]broken", link.note)

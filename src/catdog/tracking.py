@@ -78,6 +78,30 @@ def connect() -> mlflow.MlflowClient:
     return client
 
 
+@contextmanager
+def answering() -> Iterator[None]:
+    """Tell in one line of a store that stops answering in the middle of a command.
+
+    Raises:
+        UserError: it did. What the store itself refuses passes through: that would be an error of ours.
+    """
+    try:
+        yield
+    except (requests.RequestException, SQLAlchemyError, MlflowException) as error:
+        if isinstance(error, MlflowException) and not isinstance(_root(error), requests.RequestException | OSError):
+            raise
+        raise UserError(
+            f"the MLflow store {_without_secret(uri())} stopped answering ({type(_root(error)).__name__}): when it is "
+            "back, run the command again; a deployment that had begun is finished then"
+        ) from None
+
+
+def _root(error: BaseException) -> BaseException:
+    # MLflow wraps what the network raised.
+    cause = error.__cause__ or error.__context__
+    return _root(cause) if cause else error
+
+
 class TrainingRun:
     """An open run of a training stage: a new one, or one that goes on after a kill and keeps what it has."""
 
