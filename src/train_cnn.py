@@ -1,6 +1,6 @@
 """Training photographs and their variants -> a convolutional network of our own, trained from scratch."""
 
-from catdog import cnn_training, params, paths, shards, strategies, tracking, trained, training
+from catdog import cnn_training, memory, params, paths, shards, strategies, tracking, trained, training
 from catdog.errors import run
 
 NAME = "cnn"
@@ -14,13 +14,14 @@ def main() -> None:
 
     with trained.tracked(client, NAME, p, inputs=INPUTS) as (tracked, checkpoint):
         model = cnn_training.network(p, photographs=len(train))
-        result = training.fit(
-            model,
-            cnn_training.phases(p, train=train, augmented=augmented, val=val),
-            patience=p.train_cnn.patience,
-            checkpoint=checkpoint(NAME),
-            on_epoch=tracked.epoch,
-        )
+        with memory.watched() as peak:
+            result = training.fit(
+                model,
+                cnn_training.phases(p, train=train, augmented=augmented, val=val),
+                patience=p.train_cnn.patience,
+                checkpoint=checkpoint(NAME),
+                on_epoch=tracked.epoch,
+            )
         trained.leave(
             NAME,
             cnn_training.finished(model, p.train_cnn),
@@ -28,8 +29,12 @@ def main() -> None:
             tracked,
             p=p,
             inputs=INPUTS,
-            seconds={"training": result.seconds},
-            figures={"policy": model.dtype_policy.name, "devices": strategies.replicas(model)},
+            seconds_before={},
+            figures={
+                "peak_memory_bytes": peak.bytes,
+                "policy": model.dtype_policy.name,
+                "devices": strategies.replicas(model),
+            },
         )
 
 

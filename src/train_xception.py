@@ -1,6 +1,6 @@
 """Training photographs -> Xception with ImageNet weights under a head of our own."""
 
-from catdog import features, params, paths, shards, strategies, tracking, trained, weights, xception_training
+from catdog import features, memory, params, paths, shards, strategies, tracking, trained, weights, xception_training
 from catdog.errors import run
 
 NAME = "xception"
@@ -18,16 +18,17 @@ def main() -> None:
 
     with trained.tracked(client, NAME, p, inputs=INPUTS, also=origin["sha256"]) as (tracked, checkpoint):
         tracked.tags({f"weights.{key}": value for key, value in origin.items()})
-        frozen = features.extract(
-            [*used, val],
-            model=base,
-            weights_digest=origin["sha256"],
-            image_size=t.image_size,
-            precision=t.precision,
-        )
-        model, result = xception_training.train(
-            p, base, frozen.rows, train=used, val=val, checkpoint=checkpoint, on_epoch=tracked.epoch
-        )
+        with memory.watched() as peak:
+            frozen = features.extract(
+                [*used, val],
+                model=base,
+                weights_digest=origin["sha256"],
+                image_size=t.image_size,
+                precision=t.precision,
+            )
+            model, result = xception_training.train(
+                p, base, frozen.rows, train=used, val=val, checkpoint=checkpoint, on_epoch=tracked.epoch
+            )
         trained.leave(
             NAME,
             model,
@@ -35,8 +36,12 @@ def main() -> None:
             tracked,
             p=p,
             inputs=INPUTS,
-            seconds={"features": frozen.seconds, "training": result.seconds},
-            figures={"features_engine": frozen.engine, "devices": strategies.replicas(model)},
+            seconds_before={"features": frozen.seconds},
+            figures={
+                "peak_memory_bytes": peak.bytes,
+                "features_engine": frozen.engine,
+                "devices": strategies.replicas(model),
+            },
         )
 
 

@@ -124,13 +124,20 @@ def test_dvc_and_mlflow_agree_and_models_are_registered(project: Project) -> Non
         history = pd.read_csv(project.folder / f"plots/history_{name}.csv")
         logged = project.client.get_metric_history(run.info.run_id, "val_loss")
         assert [(m.step, m.value) for m in logged] == list(zip(history["epoch"], history["val_loss"], strict=True))
-        for key in ("accuracy", "log_loss"):
-            assert run.data.metrics[f"test_{key}"] == evaluation[name][key]
+        logged = run.data.metrics
+        for key, value in evaluation[name].items():
+            assert logged[key if key in logged else f"test_{key}"] == value, key
+        for key, value in project.json(f"metrics/train_{name}.json").items():
+            if isinstance(value, int | float) and not key.startswith("val_"):
+                assert logged["train_seconds" if key == "seconds" else key] == value, key
         [version] = project.client.search_model_versions(f"name='catdog-{name}'")
         assert version.tags["run_id"] == run.info.run_id
         trained = project.json(f"models/{name}/run.json")
         assert trained["model_sha256"] == version.tags["model_sha256"]
     [comparison] = project.runs("comparison")
+    for key, value in evaluation["difference"].items():
+        told = value["difference"] if isinstance(value, dict) else value
+        assert comparison.data.metrics[f"difference.{key}"] == told, key
     pictures = {item.path for item in project.client.list_artifacts(comparison.info.run_id, "plots")}
     assert {f"plots/{name}.png" for name in ("comparison", "augmented", *DATA_PICTURES)} <= pictures
     assert "compare-runs" in comparison.data.tags["mlflow.note.content"]

@@ -68,7 +68,7 @@ def train(client: mlflow.MlflowClient, name: str) -> None:
             tracked_,
             p=P,
             inputs=INPUTS,
-            seconds={"features": 4.0, "training": 6.0},
+            seconds_before={"features": 4.0},
             figures={"engine": "openvino"},
         )
 
@@ -92,6 +92,7 @@ def versions(client: mlflow.MlflowClient) -> dict[str, list[str]]:
 def test_a_training_leaves_its_model_its_run_and_its_figures(project):
     figures = files.read_json(paths.train_metrics("cnn"))
     assert figures["seconds"] == 10.0
+    assert (figures["seconds_data"], figures["seconds_features"], figures["seconds_training"]) == (0.0, 4.0, 6.0)
     assert figures["epochs"] == 3
     assert figures["best_epoch"] == 2
     assert (figures["val_loss"], figures["val_accuracy"]) == (0.6, 0.7)
@@ -135,8 +136,13 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
     evaluation.write(found)
     told = files.read_json(paths.EVALUATION)
     assert told["cnn"] == {key: value for key, value in found["cnn"].items() if key != "intervals"}
+    low, high = found["cnn"]["intervals"]["calibrated_brier"]
+    assert low < told["cnn"]["calibrated_brier"] < high
     assert all(isinstance(value, int | float) for value in told["xception"].values())
     assert files.read_json(paths.FINDINGS) == found
+    paths.PLOTS.mkdir(exist_ok=True)
+    for name in evaluation.NAMES:
+        (paths.PLOTS / f"mistakes_{name}.png").write_bytes(name.encode())
     picture = Path("roc.png")
     picture.write_bytes(b"picture")
     published = {"found": found, "predictions": predictions, "pictures": {"roc": picture, "none": Path("none.png")}}
@@ -157,6 +163,15 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
     [execution] = [tag for tag in comparison.data.tags if tag.startswith("execution.")]
     local = mlflow.artifacts.download_artifacts(run_id=comparison.info.run_id, artifact_path="predictions.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(local), predictions)
+    table = pd.DataFrame(**mlflow.artifacts.load_dict(f"{comparison.info.artifact_uri}/predictions.json"))
+    assert "predictions.json" in comparison.data.tags["mlflow.loggedArtifacts"]  # by which the UI knows a table
+    assert set(table["id"]) == set(predictions["id"])
+    assert set(table["photograph"]) == set(test.sources)
+    assert set(table["cnn"]) <= set(P.base.classes)
+    assert set(table["right"]) <= {"both", "none", *evaluation.NAMES}
+    both = int((table["right"] == "both").sum())
+    assert both == found["difference"]["both_right"] < len(table)
+    assert (table["right"].iloc[-both:] == "both").all()
     assert [f.path for f in client.list_artifacts(comparison.info.run_id, "plots")] == ["plots/roc.png"]
 
     # On the trainings, each value once, and nothing else of theirs touched.
@@ -165,6 +180,10 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
         assert run.data.tags[execution] == "member"
         assert run.info.status == "FINISHED"
         assert run.info.end_time == before[name].info.end_time
+        logged = {file.path for file in client.list_artifacts(run.info.run_id, "plots")}
+        assert logged == {"plots/history.csv", "plots/mistakes.png"}
+        local = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="plots/mistakes.png")
+        assert Path(local).read_bytes() == name.encode()
         attached = {key for key in run.data.metrics if key.startswith("test_")}
         assert {"test_accuracy", "test_log_loss", "test_roc_auc"} <= attached
         assert run.data.metrics["test_accuracy"] == found[name]["accuracy"]
@@ -179,6 +198,7 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
         "evaluation_run_id": again["comparison"]["run_id"],
         "source_kind": "folder",
         "model_sha256": run_of("cnn")["model_sha256"],
+        "served_sha256": run_of("cnn")["served_sha256"],
         "data_digest": lineage.md5(paths.TRAIN),
         "git_commit": lineage.git()["git.commit"],
         "accuracy": str(found["cnn"]["accuracy"]),

@@ -1,6 +1,7 @@
 """What is registered is what is served: the Keras model's own answers, over HTTP too, and nothing tampered with."""
 
 import base64
+import http.client
 import json
 import os
 import socket
@@ -9,6 +10,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -17,9 +20,10 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from catdog import classifier, lineage, photos, serving
+from catdog import classifier, lineage, photos, scoring_server, serving
 from catdog.errors import UserError
 
 SIDE, IMAGE_SIZE = 32, 64
@@ -79,7 +83,8 @@ def expected(store) -> np.ndarray:
 
 def test_served_answers_are_the_models_own(store, expected):
     answers = mlflow.pyfunc.load_model(store[1]).predict(pd.DataFrame({"image": PHOTOGRAPHS}))
-    assert list(answers.columns) == ["label", "probability"]
+    assert list(answers.columns) == ["label", "probability", "model_version"]
+    assert set(answers["model_version"]) == {store[1].removeprefix("models:/")}  # loaded as no version of anything
     assert np.ptp(expected) > 0.1  # otherwise any answer would do
     assert np.abs(answers["probability"] - expected).max() < 1e-6
     assert answers["label"].tolist() == ["dog" if p >= 0.5 else "cat" for p in expected]
@@ -135,6 +140,22 @@ def test_bad_rows_are_named(store):
         served.predict(pd.DataFrame({"image": [*PHOTOGRAPHS[:40], b"nothing"]}))
 
 
+def test_a_version_says_which_one_it_is(store):
+    version = mlflow.register_model(store[1], "some")
+    for reference in (f"models:/some/{version.version}", f"models:/some/{version.version}"):
+        answers = mlflow.pyfunc.load_model(reference).predict(pd.DataFrame({"image": PHOTOGRAPHS[:2]}))
+        assert answers["model_version"].tolist() == [f"some/{version.version}"] * 2
+    MlflowClient().delete_registered_model("some")
+
+
+def test_a_request_of_too_many_photographs_is_refused_before_any_is_read(store, monkeypatch):
+    served = mlflow.pyfunc.load_model(store[1])
+    images = [b"unread"] * (serving.MOST_PHOTOGRAPHS + 1)
+    with pytest.raises(MlflowException, match=r"at most 256 photographs\. Received: 257") as refused:
+        served.predict(pd.DataFrame({"image": images}))
+    assert refused.value.get_http_status_code() == 400
+
+
 def test_no_pickle_and_exact_versions_are_logged(store):
     folder = Path(mlflow.artifacts.download_artifacts(store[1]))
     suffixes = {file.suffix for file in folder.rglob("*") if file.is_file()}
@@ -163,6 +184,30 @@ def test_a_tampered_file_is_refused_by_server_and_command_line(store, tmp_path):
         serving.verify(uri, model_sha256=None)
     with pytest.raises(MlflowException, match="is not the model that was logged"):
         mlflow.pyfunc.load_model(uri)
+
+
+@pytest.mark.parametrize("part", ["code/catdog/serving.py", "MLmodel", "code/catdog/planted.py"])
+def test_code_and_settings_of_a_logged_model_can_not_be_exchanged(store, tmp_path, part):
+    uri = log(store[2])
+    logged = Path(mlflow.artifacts.download_artifacts(uri))
+    known = serving.digest(logged)
+    mlflow.pyfunc.load_model(uri)  # compiles the code where it lies
+    serving.verify(uri, model_sha256=None, served_sha256=known)
+    with (logged / part).open("a") as file:
+        file.write("\n# exchanged\n")
+    serving.verify(uri, model_sha256=None)  # the model itself is what it was
+    with pytest.raises(UserError, match="code or settings were changed"):
+        serving.load(uri, served_sha256=known)
+
+
+def test_compiled_code_is_left_behind(store, tmp_path):
+    uri = log(store[2])
+    planted = Path(mlflow.artifacts.download_artifacts(uri)) / "code/catdog/__pycache__/serving.cpython-311.pyc"
+    planted.parent.mkdir(exist_ok=True)
+    planted.write_bytes(b"planted")
+    fetched = serving.fetch(uri, tmp_path)
+    assert (fetched / "code/catdog/serving.py").exists()
+    assert not list(fetched.rglob("*.pyc"))
 
 
 def test_a_file_exchanged_together_with_its_description_is_refused_by_the_registry_digest(store):
@@ -202,42 +247,54 @@ def test_a_file_that_is_no_model(tmp_path):
 # ---- the scoring server ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def server(store):
+@contextmanager
+def running(folder: Path, *command: str) -> Iterator[str]:
+    """A scoring server on loopback, from when it answers: its address. `command` follows `python -m`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", store[1], "--env-manager", "local"]
-    log_file = (store[0] / "server.log").open("w")
-    process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port)],
-        env={
-            **os.environ,
-            "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
-            # MLflow calls `uvicorn` by its bare name.
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        },
-        cwd=store[0],
-        stdout=log_file,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(120):
-            time.sleep(1)
-            assert process.poll() is None, (store[0] / "server.log").read_text()
-            try:
-                urllib.request.urlopen(f"{address}/ping", timeout=5)
-                break
-            except OSError:
-                continue
+    said = folder / f"server-{port}.log"
+    with said.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command, "--port", str(port)],
+            env={
+                **os.environ,
+                "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
+                # MLflow calls `uvicorn` by its bare name.
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            },
+            cwd=folder,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        address = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(240):
+                time.sleep(0.5)
+                assert process.poll() is None, said.read_text()
+                with suppress(OSError):
+                    urllib.request.urlopen(f"{address}/ping", timeout=5)
+                    break
+            yield address
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, 15)
+                process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module", params=["mlflow", "catdog"])
+def server(request, store) -> Iterator[str]:
+    """MLflow's own command, and ours."""
+    name = f"served-{request.param}"
+    tags = {"served_sha256": serving.digest(Path(mlflow.artifacts.download_artifacts(store[1])))}
+    mlflow.register_model(store[1], name, tags=tags)
+    command = {
+        "mlflow": ["mlflow", "models", "serve", "-m", f"models:/{name}/1", "--env-manager", "local", "-h", "127.0.0.1"],
+        "catdog": ["catdog", "serve", "--model", f"models:/{name}/1"],
+    }
+    with running(store[0], *command[request.param]) as address:
         yield address
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, 15)
-            process.wait(timeout=30)
-        log_file.close()
 
 
 def ask(address: str, body: dict) -> tuple[int, dict]:
@@ -264,6 +321,7 @@ def test_photographs_over_http(server, expected):
         status, answer = ask(server, body)
         assert status == 200, answer
         said = pd.DataFrame(answer["predictions"])
+        assert said["model_version"].str.fullmatch("served-(mlflow|catdog)/1").all()
         assert np.abs(said["probability"] - expected).max() < 1e-6
         assert said["label"].tolist() == ["dog" if p >= 0.5 else "cat" for p in expected]
     status, answer = ask(server, {"dataframe_records": records["dataframe_records"][:2], "params": {"threshold": 1}})
@@ -295,3 +353,38 @@ def test_a_wrong_parameter_or_column_over_http_is_a_400(server):
     status, answer = ask(server, {"dataframe_records": rows, "params": {"threshold": 3}})
     assert (status, "threshold should be between 0 and 1" in answer["message"]) == (400, True)
     assert ask(server, {"dataframe_records": [{"photo": encoded(PHOTOGRAPHS[0])}]})[0] == 400
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["catdog"], indirect=True)
+def test_a_request_beyond_the_limit_is_refused_whatever_it_says_of_its_length(server):
+    host, port = server.removeprefix("http://").split(":")
+    most = scoring_server.MOST_BYTES
+    said = http.client.HTTPConnection(host, int(port), timeout=30)
+    said.putrequest("POST", "/invocations")
+    said.putheader("Content-Length", str(most + 1))
+    said.endheaders()
+    assert said.getresponse().status == 413
+    chunk = bytes(1 << 20)
+    silent = http.client.HTTPConnection(host, int(port), timeout=30)
+    with suppress(ConnectionError):  # it answers, and hangs up, before all is there
+        silent.request("POST", "/invocations", iter([chunk] * (most // len(chunk) + 1)), encode_chunked=True)
+    assert silent.getresponse().status == 413
+    assert ask(server, {"dataframe_records": [{"image": encoded(PHOTOGRAPHS[0])}]})[0] == 200
+
+
+@pytest.mark.slow
+def test_our_server_does_not_start_on_a_model_whose_code_was_exchanged(store):
+    uri = log(store[2])
+    logged = Path(mlflow.artifacts.download_artifacts(uri))
+    mlflow.register_model(uri, "exchanged", tags={"served_sha256": serving.digest(logged)})
+    (logged / "code/catdog/serving.py").write_text("raise SystemExit('this ran')")
+    done = subprocess.run(
+        [sys.executable, "-m", "catdog", "serve", "--model", "models:/exchanged/1", "--port", "5999"],
+        env={**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "code or settings were changed" in done.stderr
+    assert "this ran" not in done.stdout + done.stderr

@@ -17,18 +17,18 @@ SCRIPTS = {path.stem: path for path in SRC.glob("*.py")}
 
 # Modules import from their own layer and from those above it in this list.
 LAYERS = {
-    "ground": "errors files lineage parallel params paths precision progress",
+    "ground": "body_limit errors files lineage memory parallel params paths precision progress",
     "photographs": "animals archives augmentation data_sheets download drawings duplicates fetching fingerprints "
     "inspection manifest neighbours photos rendering scenery shards sheets sizes sources splits style",
     "figures": "convergence corruptions gates plots provenance report scoring slices summary tradeoffs",
     "networks": "batches checkpoints classifier cnn_training convolution engines evaluation failures features gradcam "
     "models normalization prediction strategies suspects training weights xception_training",
-    "mlflow": "deployments registry serving trace tracking versions",
+    "mlflow": "deployments registry scoring_server serving trace tracking versions",
     "results": "publication trained",
     "command": "cli __main__",
 }
 LAYER = {module: number for number, modules in enumerate(LAYERS.values()) for module in modules.split()}
-SPEAK_MLFLOW = {"publication", "registry", "serving", "tracking", "versions"}
+SPEAK_MLFLOW = {"publication", "registry", "scoring_server", "serving", "tracking", "versions"}
 # They tell of a result and do not change it; `params:` in dvc.yaml covers the knobs.
 NOT_DEPENDED_ON = {"errors", "files", "lineage", "params", "paths", "progress", "registry", "tracking", "versions"}
 TEMPLATES = {"report": {"src/catdog/templates/report.html.jinja"}}

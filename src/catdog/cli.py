@@ -1,9 +1,11 @@
 """The `catdog` command: photographs in, models up and down the registry, answers out."""
 
+import errno
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -33,8 +35,10 @@ Model = Annotated[
     str, typer.Option(help="A registered model, such as models:/catdog@champion or models:/catdog-cnn/3.")
 ]
 Why = Annotated[str, typer.Option(help="Why, in a few words; it stands in the history.")]
-Port = Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+Host = Annotated[str, typer.Option(help="The address to listen on; any but 127.0.0.1 opens it to others.")]
 CHAMPION = "models:/catdog@champion"
+LOOPBACK = "127.0.0.1"
 
 
 def main() -> None:
@@ -199,45 +203,56 @@ def predict(
 
 
 @app.command()
-def ui(port: Port = 5000) -> None:
+def ui(port: Port = 5000, host: Host = LOOPBACK) -> None:
     """Start the MLflow UI on this project's runs."""
     from catdog import tracking
 
-    _require_free(port)
+    _require_free(host, port)
     tracking.connect()
-    print(f"MLflow UI: http://127.0.0.1:{port} (stop with Ctrl-C)")
-    _become("mlflow", "ui", "--backend-store-uri", tracking.uri(), "--host", "127.0.0.1", "--port", str(port))
+    print(f"MLflow UI: http://{host}:{port} (stop with Ctrl-C)")
+    _become("mlflow", "ui", "--backend-store-uri", tracking.uri(), "--host", host, "--port", str(port))
 
 
 @app.command()
-def serve(model: Model = CHAMPION, port: Port = 5001) -> None:
-    """Start a server that answers photographs with label and probability."""
-    from catdog import registry, tracking
+def serve(model: Model = CHAMPION, port: Port = 5001, host: Host = LOOPBACK) -> None:
+    """Start a server that answers photographs with label, probability and model version."""
+    from catdog import registry, scoring_server, tracking
 
-    _require_free(port)
-    registry.load(tracking.connect(), model)
-    print(f"serving {model} on http://127.0.0.1:{port}/invocations (stop with Ctrl-C)")
-    _become("mlflow", "models", "serve", "-m", model, "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port))
+    _require_free(host, port)
+    with tempfile.TemporaryDirectory() as folder:
+        ready = registry.fetch(tracking.connect(), model, Path(folder))
+        print(f"serving {model} on http://{host}:{port}/invocations (stop with Ctrl-C)")
+        _become(
+            *("uvicorn", "catdog.scoring_server:create", "--factory", "--app-dir", str(ready / "code")),
+            *("--host", host, "--port", str(port), "--log-level", "warning"),
+            **{scoring_server.FOLDER: str(ready)},
+        )
 
 
-def _require_free(port: int) -> None:
+def _require_free(host: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            raise UserError(f"port {port} is in use: stop what runs there, or name another with --port") from None
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                said = f"port {port} is in use: stop what runs there, or name another with --port"
+                raise UserError(said) from None
+            raise UserError(f"can't listen on {host}, port {port}: {error.strerror or error}") from None
+    if host not in (LOOPBACK, "localhost"):
+        said = f"notice: listening on {host}: whoever reaches this machine there can use it; there is no password"
+        print(said, file=sys.stderr)
 
 
-def _become(*command: str) -> None:
+def _become(*command: str, **environment: str) -> None:
     from catdog import tracking
 
     # Seven idle worker processes start beside the server otherwise.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": tracking.uri()}
     # This Python's mlflow, and the server that it starts by bare name, whatever the PATH says.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    environment = {**os.environ, **quiet, "PATH": path}
-    raise SystemExit(subprocess.run([sys.executable, "-m", *command], env=environment).returncode)
+    said = {**os.environ, **quiet, **environment, "PATH": path}
+    raise SystemExit(subprocess.run([sys.executable, "-m", *command], env=said).returncode)
 
 
 def _wide_console() -> Console:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -32,10 +32,21 @@ from catdog import (
 )
 from catdog.progress import track
 
+T = TypeVar("T")
 NAMES = ("cnn", "xception")
 _TIMED_ANSWERS = 15
 _AT_ONCE = 32
-_COSTS = ("epochs", "best_epoch", "parameters", "file_bytes", "peak_memory_bytes", "seconds_features")
+_CALIBRATED = ("log_loss", "brier", "calibration_error")
+_COSTS = (
+    "epochs",
+    "best_epoch",
+    "parameters",
+    "file_bytes",
+    "peak_memory_bytes",
+    "seconds_data",
+    "seconds_features",
+    "seconds_training",
+)
 
 
 @dataclass(frozen=True)
@@ -103,15 +114,19 @@ def figures(p: params.Params, answers: Answers, worse: pd.DataFrame) -> dict:
     for name in NAMES:
         trained = files.read_json(paths.train_metrics(name))
         probabilities = answers.probabilities[name]
+        temperature = scoring.temperature(answers.val_labels, answers.val_probabilities[name])
+        calibrated = scoring.apply_temperature(probabilities, temperature)
         found[name] = {
             **scoring.score(answers.labels, probabilities, threshold=e.threshold),
-            **_calibrated(p, answers, name),
+            "temperature": temperature,
+            **_calibrated(scoring.score(answers.labels, calibrated, threshold=e.threshold)),
             "robustness": corruptions.robustness(worse, name),
             "train_seconds": trained["seconds"],
             "milliseconds_per_photograph": answers.milliseconds[name],
             "milliseconds_per_photograph_of_32": answers.batch_milliseconds[name],
             **{key: trained[key] for key in _COSTS if key in trained},
-            "intervals": scoring.intervals(answers.labels, probabilities, **_sampled(p), threshold=e.threshold),
+            "intervals": scoring.intervals(answers.labels, probabilities, **_sampled(p), threshold=e.threshold)
+            | _calibrated(scoring.intervals(answers.labels, calibrated, **_sampled(p), threshold=e.threshold)),
         }
     found["difference"] = scoring.compare(
         answers.labels,
@@ -231,13 +246,9 @@ def _numbers(values: dict) -> dict:
     return kept
 
 
-def _calibrated(p: params.Params, answers: Answers, name: str) -> dict[str, float]:
-    """The temperature that the validation photographs ask for, and what it would make of the test metrics."""
-    temperature = scoring.temperature(answers.val_labels, answers.val_probabilities[name])
-    told = scoring.apply_temperature(answers.probabilities[name], temperature)
-    after = scoring.score(answers.labels, told, threshold=p.evaluate.threshold)
-    changed = {f"calibrated_{key}": after[key] for key in ("log_loss", "brier", "calibration_error")}
-    return {"temperature": temperature, **changed}
+def _calibrated(found: dict[str, T]) -> dict[str, T]:
+    """Of what was found with calibrated probabilities, that which a temperature changes."""
+    return {f"calibrated_{key}": found[key] for key in _CALIBRATED}
 
 
 def _quick_answers(judged: Judged, shard: shards.Shard, *, what: str) -> np.ndarray:

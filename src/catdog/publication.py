@@ -4,19 +4,21 @@ import hashlib
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 
 from catdog import evaluation, files, lineage, params, paths, registry, shards, tracking
 
+TABLE = "predictions.json"  # as the UI shows tables
+# Of what evaluate leaves in plots/ of each model, what its training run gets.
+_OF_A_MODEL = ("mistakes_{}.png", "confusion_{}.csv", "roc_{}.csv", "precision_recall_{}.csv", "reliability_{}.csv")
 # What evaluate measures of a model beside the metrics that have an interval.
 _MEASURED = (
     "robustness",
     "temperature",
-    "calibrated_log_loss",
-    "calibrated_brier",
-    "calibrated_calibration_error",
     "milliseconds_per_photograph",
     "milliseconds_per_photograph_of_32",
 )
@@ -42,7 +44,9 @@ def publish(
     with tracking.comparison_run(client, data=data, inputs=[paths.TEST], knobs=_knobs(p)) as comparison:
         mlflow.set_tag(f"execution.{execution}", "comparison")
         mlflow.log_metrics(_differences(found))
-        _log_table(predictions)
+        _log_exactly(predictions)
+        # The UI pages through it; its width is that of a window.
+        mlflow.log_table(readable(p, predictions, test), TABLE)
         for picture in pictures.values():
             if picture.exists():
                 mlflow.log_artifact(str(picture), "plots")
@@ -53,9 +57,11 @@ def publish(
         here = []
         for name in evaluation.NAMES:
             values = {f"test_{key}": found[name][key] for key in (*found[name]["intervals"], *_MEASURED)}
+            values["test_photographs"] = found[name]["test_photographs"]
             dataset = ("test", lineage.md5(paths.TEST)[:8])
             if tracking.attach(client, trained[name], values, execution=execution, dataset=dataset):
                 here.append(name)
+                _attach_files(client, name, trained[name]["run_id"])
                 _register(client, name, trained[name], found[name], data=data, test=test, comparison=comparison)
         runs = {name: trained[name]["run_id"] for name in here}
         experiment = client.get_run(comparison).info.experiment_id
@@ -66,6 +72,13 @@ def publish(
         tracking.note(client, comparison, _note(found, links if len(runs) > 1 else {}))
     runs["comparison"] = comparison
     return {name: {"run_id": run_id, "link": tracking.link(client, run_id)} for name, run_id in runs.items()}
+
+
+def _attach_files(client: mlflow.MlflowClient, name: str, run_id: str) -> None:
+    for pattern in _OF_A_MODEL:
+        path = paths.PLOTS / pattern.format(name)
+        if path.exists():
+            tracking.log_as(client, run_id, path, name=pattern.replace("_{}", ""))
 
 
 def _register(
@@ -83,6 +96,7 @@ def _register(
         "evaluation_run_id": comparison,
         "source_kind": data["source"]["kind"],
         "model_sha256": trained["model_sha256"],
+        "served_sha256": trained["served_sha256"],
         "data_digest": trained["digests"][paths.TRAIN.as_posix()],
         "git_commit": lineage.git().get("git.commit", ""),
     }
@@ -112,20 +126,52 @@ def _numbers(found: dict) -> dict[str, float]:
 
 def _differences(found: dict) -> dict[str, float]:
     """The difference between the two as metrics. What belongs to one model stands on its training run."""
-    figures = {"difference.p_value": found["difference"]["p_value"]}
+    difference = found["difference"]
+    figures = {f"difference.{key}": value for key, value in _numbers(difference).items()}
     for key in ("accuracy", "log_loss"):
-        low, high = found["difference"][key]["interval"]
+        low, high = difference[key]["interval"]
         figures |= {
-            f"difference.{key}": found["difference"][key]["difference"],
+            f"difference.{key}": difference[key]["difference"],
             f"difference.{key}.low": low,
             f"difference.{key}.high": high,
         }
     return figures
 
 
-def _log_table(predictions: pd.DataFrame) -> None:
+def readable(p: params.Params, predictions: pd.DataFrame, test: shards.Shard) -> pd.DataFrame:
+    """The predictions as a person reads them: a row for each test photograph, those first that a model was surest and
+    wrong of, with the verdicts in words and the probability of the second class.
+    """
+    labels = predictions["label"].to_numpy()
+    columns: dict[str, Any] = {"photograph": test.sources, "label": _named(labels, p)}
+    doubts, wrong = [], []
+    for name in evaluation.NAMES:
+        probabilities = predictions[name].to_numpy()
+        verdicts = probabilities >= p.evaluate.threshold
+        columns[name] = _named(verdicts, p)
+        columns[f"{name} probability"] = probabilities.round(4)
+        doubts.append(abs(labels - probabilities))
+        wrong.append(verdicts != labels)
+    columns["right"] = [_right(both) for both in zip(*wrong, strict=True)]
+    columns["id"] = predictions["id"]
+    # As sure as one can be and wrong first; of the right ones, the least sure.
+    order = np.lexsort([-np.max(doubts, axis=0), ~np.any(wrong, axis=0)])
+    return pd.DataFrame(columns).iloc[order].reset_index(drop=True)
+
+
+def _named(verdicts: np.ndarray, p: params.Params) -> list[str]:
+    return [p.base.classes[int(verdict)] for verdict in verdicts]
+
+
+def _right(wrong: tuple[bool, ...]) -> str:
+    right = [name for name, is_wrong in zip(evaluation.NAMES, wrong, strict=True) if not is_wrong]
+    return "both" if len(right) == len(wrong) else ", ".join(right) or "none"
+
+
+def _log_exactly(predictions: pd.DataFrame) -> None:
+    """To the last bit, for the gates."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "predictions.parquet"
+        path = Path(folder) / registry.PREDICTIONS
         predictions.to_parquet(path, index=False)
         mlflow.log_artifact(str(path))
 

@@ -4,6 +4,7 @@ import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlflow
 import pandas as pd
@@ -62,7 +63,8 @@ def register(
 
     Args:
         model: cnn or xception.
-        tags: at least test_digest, evaluation_run_id, source_kind and model_sha256, which the gates read.
+        tags: at least test_digest, evaluation_run_id, source_kind, model_sha256 and served_sha256,
+            which the gates read.
         metrics: figures for a person; milliseconds_per_photograph, file_bytes and robustness are read by the gates too.
 
     Raises:
@@ -150,7 +152,7 @@ def rollback(
         deployed = [event for event in deployments.events(client) if event.version == target]
         if not deployed:
             raise UserError(f"{SERVED}/{target} was never deployed: see `catdog history` for those that were")
-        serving.verify(versions.uri(version), model_sha256=version.tags.get("model_sha256"))
+        serving.verify(versions.uri(version), **versions.digests(version))
         return deployments.commit(
             client,
             action="rollback",
@@ -180,14 +182,29 @@ def history(client: MlflowClient) -> list[Deployment]:
 
 
 def load(client: MlflowClient, reference: str) -> Classifier:
-    """The classifier of a reference such as models:/catdog@champion, checked against the registry's sha256.
+    """The classifier of a reference such as models:/catdog@champion, checked against the registry's digests.
 
     Raises:
-        UserError: there is none, or its file was changed.
+        UserError: there is none, or it was changed.
     """
+    found = _model(client, reference)
+    return serving.load(versions.uri(found), **versions.digests(found))
+
+
+def fetch(client: MlflowClient, reference: str, folder: Path) -> Path:
+    """A copy in `folder` of the logged model of a reference, checked likewise, and where it is.
+
+    Raises:
+        UserError: there is none, or it was changed.
+    """
+    found = _model(client, reference)
+    return serving.fetch(versions.uri(found), folder, **versions.digests(found))
+
+
+def _model(client: MlflowClient, reference: str) -> ModelVersion:
     found = versions.resolve(client, reference)
     if isinstance(found, ModelVersion):
-        return serving.load(versions.uri(found), model_sha256=found.tags.get("model_sha256"))
+        return found
     raise UserError(f"{reference} is a run: name a model, such as models:/{SERVED}@{CHAMPION}")
 
 
@@ -279,7 +296,7 @@ def _intact(version: ModelVersion) -> Gate:
     digest = version.tags.get("model_sha256")
     limit = "there, and as it was logged (sha256)"
     try:
-        serving.verify(versions.uri(version), model_sha256=digest)
+        serving.verify(versions.uri(version), **versions.digests(version))
     except UserError as error:
         return Gate("model file", False, str(error), limit)
     return Gate("model file", digest is not None, f"sha256 {digest[:12] if digest else 'unknown'}", limit)

@@ -188,8 +188,9 @@ def _metric_rows(evaluation: dict, histories: dict, *, positive: str) -> list[di
         ("f1", "F1", "precision and recall in one (harmonic mean)", percent),
         ("roc_auc", "ROC AUC", f"how often a {positive} ranks above one that is none; 1 is best", area),
         ("brier", "Brier score", "squared error of the probability; 0.25 is guessing", area),
+        ("calibrated_brier", "Brier score, calibrated", "probabilities divided by the temperature", area),
         ("log_loss", "Log loss", "punishes being surely wrong, nats; 0 is best, 0.693 is guessing", nats),
-        ("calibrated_log_loss", "Log loss, calibrated", "probabilities divided by the temperature", nats),
+        ("calibrated_log_loss", "Log loss, calibrated", "likewise", nats),
         ("calibration_error", "Calibration error", "how far probabilities are off, on average; 0 is best", percent),
         ("calibrated_calibration_error", "Calibration error, calibrated", "likewise", percent),
         ("robustness", "Robustness", "mean accuracy on photographs made worse", percent),
@@ -213,21 +214,27 @@ def _cost_rows(evaluation: dict, histories: "dict[str, pd.DataFrame]") -> list[d
     for model, history in histories.items():
         seconds = evaluation[model].get("train_seconds", 0.0)
         before = max(0.0, seconds - float(history["seconds"].sum()))
-        epochs = {"seconds_epochs": float(history["seconds"].sum())}
+        rate = {}
         if "photographs_per_second" in history:
-            epochs["rate"] = float(history["photographs_per_second"].median())
-        arrived[model] = epochs | convergence.of(history, seconds_before=before) | evaluation[model]
+            rate["rate"] = float(history["photographs_per_second"].median())
+        arrived[model] = rate | convergence.of(history, seconds_before=before) | evaluation[model]
     shown: list[tuple[str, str, str, Callable[[Any], str]]] = [
-        ("train_seconds", "Training time", "from start to saved model, features included", duration),
+        ("train_seconds", "Training time", "from photographs to the last epoch, features included", duration),
+        ("seconds_data", "Data", "of it: decoding photographs for each size, and checkpoints", duration),
         ("seconds_features", "Features", "of it: one pass of the frozen network over all photographs", duration),
-        ("seconds_epochs", "Epochs", "of it: from the first to the last, validation included", duration),
+        ("seconds_training", "Epochs", "of it: from the first to the last, validation included", duration),
         ("rate", "Photographs per second", "in the median epoch; of Xception, of features kept", "{:,.0f}".format),
         ("seconds_to_95", "Time to 95 % of its best", "until validation accuracy was that far", duration),
         ("best_epoch", "Epochs to the best", "the epoch that was kept", "{:,}".format),
         ("epochs", "Epochs trained", "", "{:,}".format),
         ("parameters", "Parameters", "", "{:,}".format),
         ("file_bytes", "File size", "of the saved model", _megabytes),
-        ("peak_memory_bytes", "Memory", "the most in training, photographs mapped from disk included", _megabytes),
+        (
+            "peak_memory_bytes",
+            "Memory",
+            "the most in training, mapped files apart",
+            _megabytes,
+        ),
         ("milliseconds_per_photograph", "Time per photograph", "one verdict", _milliseconds),
         ("milliseconds_per_photograph_of_32", "the same, of 32 at once", "each", _milliseconds),
         (

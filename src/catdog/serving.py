@@ -1,5 +1,7 @@
 """The model as it is served: bytes in, label and probability out. MLflow runs this very file to load a logged model."""
 
+import hashlib
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable
@@ -10,6 +12,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
@@ -21,14 +24,17 @@ from catdog import classifier, lineage, photos
 from catdog.errors import UserError
 
 IMAGE, MODEL = "image", "model"
+MOST_PHOTOGRAPHS = 256  # of a request; a batch job is better off with `catdog predict`
 _NEEDS = ("mlflow", "tensorflow", "keras", "numpy", "pandas", "opencv-python-headless", "pillow")
-_NAMED = 5  # rows named in a refusal; of a thousand bad ones the first few say enough
+_NAMED = 5  # rows named in a refusal; of many bad ones the first few say enough
+_META = "registered_model_meta"  # MLflow writes it beside a model that is fetched by the name of a version
 
 
 class ServedModel(PythonModel):
-    """Column `image` (file bytes; base64 over HTTP) to `label` and `probability` (of the second class).
+    """Column `image` (file bytes; base64 over HTTP) to `label`, `probability` (of the second class), `model_version`.
 
-    The parameter `threshold` replaces the probability from which the second class is the label.
+    The last is such as catdog/3, or the id of a logged model that was not loaded as a version. The parameter
+    `threshold` replaces the probability from which the second class is the label.
     """
 
     def load_context(self, context: Any) -> None:
@@ -37,24 +43,35 @@ class ServedModel(PythonModel):
             self._classifier = classifier.load(file, **context.model_config)
         except UserError as error:
             raise MlflowException(str(error)) from None
+        self._version = _version(file.parent.parent)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row per photograph, all or none.
 
         Raises:
-            MlflowException: a row is no photograph, or `threshold` is no probability (400 over HTTP, rows named).
+            MlflowException: a row is no photograph, there are more than MOST_PHOTOGRAPHS, or `threshold` is no
+                probability (400 over HTTP, rows named).
         """
         threshold = (params or {}).get("threshold", self._classifier.threshold)
         if not 0 <= threshold <= 1:
             raise MlflowException(f"threshold should be between 0 and 1. Received: {threshold}", BAD_REQUEST)
         images = list(model_input[IMAGE])
+        if len(images) > MOST_PHOTOGRAPHS:
+            said = f"a request should hold at most {MOST_PHOTOGRAPHS} photographs. Received: {len(images)}"
+            raise MlflowException(said, BAD_REQUEST)
         parts = [
             self._classifier.probabilities(self._pixels(images, start))
             for start in range(0, len(images), classifier.BATCH)
         ]
         probabilities = np.concatenate(parts) if parts else np.empty(0)
         labels = [self._classifier.label(p, threshold) for p in probabilities]
-        return pd.DataFrame({"label": pd.Series(labels, dtype=object), "probability": probabilities})
+        return pd.DataFrame(
+            {
+                "label": pd.Series(labels, dtype=object),
+                "probability": probabilities,
+                "model_version": pd.Series([self._version] * len(labels), dtype=object),
+            }
+        )
 
     def _pixels(self, images: list[bytes], start: int) -> np.ndarray:
         pixels, bad = [], []
@@ -94,7 +111,13 @@ def log_served_model(
     }
     signature = ModelSignature(
         inputs=Schema([ColSpec(DataType.binary, IMAGE)]),
-        outputs=Schema([ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability")]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.string, "label"),
+                ColSpec(DataType.double, "probability"),
+                ColSpec(DataType.string, "model_version"),
+            ]
+        ),
         params=ParamSchema([ParamSpec("threshold", DataType.double, threshold)]),
     )
     with warnings.catch_warnings():
@@ -114,40 +137,82 @@ def log_served_model(
         )
 
 
-def load(uri: str, *, model_sha256: str | None = None) -> classifier.Classifier:
+def load(uri: str, *, model_sha256: str | None = None, served_sha256: str | None = None) -> classifier.Classifier:
     """The classifier inside a logged model, run by the code of this project and not by what is in the store.
 
-    Args:
-        model_sha256: what the registry says of the file; what the logged model says of itself is checked in any case.
-
     Raises:
-        UserError: there is no such model, or its file was changed.
+        UserError: there is no such model, or it was changed, as `fetch` has it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        file, config = _fetch(uri, Path(folder))
-        classifier.verify(file, model_sha256)
+        file, config = _parts(fetch(uri, Path(folder), model_sha256=model_sha256, served_sha256=served_sha256))
         return classifier.load(file, **config)
 
 
-def verify(uri: str, *, model_sha256: str | None) -> None:
-    """Check that the file of a logged model is there and is the one that was logged.
+def verify(uri: str, *, model_sha256: str | None, served_sha256: str | None = None) -> None:
+    """Check that a logged model is there and is what was logged, as `fetch` has it.
 
     Raises:
         UserError: it is not.
     """
     with tempfile.TemporaryDirectory() as folder:
-        file, config = _fetch(uri, Path(folder))
-        classifier.verify(file, config["model_sha256"])
-        classifier.verify(file, model_sha256)
+        fetch(uri, Path(folder), model_sha256=model_sha256, served_sha256=served_sha256)
 
 
-def _fetch(uri: str, folder: Path) -> tuple[Path, dict[str, Any]]:
+def fetch(uri: str, folder: Path, *, model_sha256: str | None = None, served_sha256: str | None = None) -> Path:
+    """A copy of a logged model in `folder`, and where it is.
+
+    Args:
+        model_sha256: what the registry says of the `.keras` file; what the logged model says of it is checked in any
+            case.
+        served_sha256: what `digest` gave of it all when it was logged; None: not checked.
+
+    Raises:
+        UserError: there is no such model, or it was changed.
+    """
     try:
-        local = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
-        flavor = Model.load(local).flavors["python_function"]
-        return local / flavor["artifacts"][MODEL]["path"], flavor["config"]
+        fetched = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+        file, config = _parts(fetched)
     except (MlflowException, OSError, KeyError) as error:
         raise UserError(f"{uri} can't be loaded as a served model: {_first_line(error)}") from None
+    for cache in list(fetched.rglob("__pycache__")):  # no part of what was logged, and Python would trust it
+        shutil.rmtree(cache)
+    classifier.verify(file, config["model_sha256"])
+    classifier.verify(file, model_sha256)
+    if served_sha256 is not None and (found := digest(fetched)) != served_sha256:
+        raise UserError(
+            f"{uri} is not what was logged: the sha256 of its files is {found[:12]}, not {served_sha256[:12]}; code or "
+            "settings were changed, so it is not used; restore the artifact store or train again"
+        )
+    return fetched
+
+
+def digest(folder: Path) -> str:
+    """sha256 over names and contents of all files of a logged model, in hex.
+
+    Left out is what comes to it later: the name that it was fetched by, and compiled code.
+    """
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    names = {file.relative_to(folder).as_posix(): file for file in files}
+    lines = [
+        f"{lineage.sha256(file)}  {name}\n"
+        for name, file in names.items()
+        if name != _META and "__pycache__" not in file.parts
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _parts(fetched: Path) -> tuple[Path, dict[str, Any]]:
+    flavor = Model.load(fetched).flavors["python_function"]
+    return fetched / flavor["artifacts"][MODEL]["path"], flavor["config"]
+
+
+def _version(folder: Path) -> str:
+    meta = folder / _META
+    if meta.is_file():
+        said = yaml.safe_load(meta.read_text(encoding="utf-8"))
+        if said.get("model_name"):
+            return f"{said['model_name']}/{said['model_version']}"
+    return Model.load(folder).model_id or ""
 
 
 def _first_line(error: Exception) -> str:

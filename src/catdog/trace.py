@@ -24,7 +24,7 @@ def trace(client: tracking.Client, reference: str, *, root: Path | None = None) 
         links.append(Link("model version", versions.name(found), True, ", ".join(versions.aliases(client, found))))
         said, source, run_id = found.tags, versions.source(found), found.run_id or found.tags.get("run_id", "")
         if source.startswith("m-"):
-            links += _logged_model(client, source, run_id=run_id, sha256=said.get("model_sha256"))
+            links += _logged_model(client, source, run_id=run_id, digests=versions.digests(found))
             found = run_id
             break
         try:
@@ -36,18 +36,19 @@ def trace(client: tracking.Client, reference: str, *, root: Path | None = None) 
     return [*links, link, *(provenance.code_and_data(tags, root or paths.root()) if tags else [])]
 
 
-def _logged_model(client: tracking.Client, model_id: str, *, run_id: str, sha256: str | None) -> list[Link]:
+def _logged_model(client: tracking.Client, model_id: str, *, run_id: str, digests: dict[str, str | None]) -> list[Link]:
     try:
         logged = versions.logged_model(client, model_id)
     except UserError:
         return [Link("logged model", model_id, False, "not in this store: it was deleted")]
     same = logged.source_run_id == run_id
     note = "" if same else f"logged by another run: {logged.source_run_id}"
+    sha256 = digests["model_sha256"]
     if sha256 is None:
         file = Link("model file", "", False, "the version has no sha256")
     else:
         try:
-            serving.verify(f"models:/{model_id}", model_sha256=sha256)
+            serving.verify(f"models:/{model_id}", **digests)
             file = Link("model file", sha256, True)
         except UserError as error:
             file = Link("model file", sha256, False, str(error))

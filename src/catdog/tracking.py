@@ -3,7 +3,9 @@
 import json
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -130,8 +132,8 @@ class TrainingRun:
     def tags(self, values: dict[str, str]) -> None:
         mlflow.set_tags(values)
 
-    def artifact(self, path: Path, folder: str = "plots") -> None:
-        mlflow.log_artifact(str(path), folder)
+    def artifact(self, path: Path, *, name: str) -> None:
+        log_as(self._client, self.run_id, path, name=name)
 
 
 @contextmanager
@@ -220,6 +222,12 @@ def attach(
     client.set_tag(run.info.run_id, "test_digest", digest)
     client.set_tag(run.info.run_id, f"execution.{execution}", "member")
     return True
+
+
+def log_as(client: mlflow.MlflowClient, run_id: str, path: Path, *, name: str) -> None:
+    """Log the file at `path` as the artifact plots/`name`, by which the UI shows those of two runs together."""
+    with tempfile.TemporaryDirectory() as folder:
+        client.log_artifact(run_id, str(shutil.copyfile(path, Path(folder) / name)), "plots")
 
 
 def find_run(client: mlflow.MlflowClient, run_id: str) -> mlflow.entities.Run | None:

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import resource
 import shutil
-import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,16 +69,17 @@ def leave(
     *,
     p: params.Params,
     inputs: list[Path],
-    seconds: dict[str, float],
+    seconds_before: dict[str, float],
     figures: dict[str, float | str],
 ) -> None:
     """Write models/NAME, metrics/train_NAME.json and plots/history_NAME.csv, and log the same to `run`.
 
     Args:
-        seconds: wall time by part; their sum is the `seconds` of the training.
+        seconds_before: wall time by part of what came before `result`; with it they make the `seconds` of the training.
         figures: what else is to be said of this training.
     """
     best = result.history[result.history["epoch"] == result.best_epoch].iloc[0]
+    seconds = seconds_before | result.seconds_by_part
     metrics = {
         "seconds": sum(seconds.values()),
         **{f"seconds_{part}": value for part, value in seconds.items()},
@@ -87,7 +87,6 @@ def leave(
         "val_accuracy": float(best["val_accuracy"]),
         "val_loss": float(best["val_loss"]),
         "parameters": model.count_params(),
-        "peak_memory_bytes": _peak_memory_bytes(),
         **figures,
     }
     folder = paths.MODELS[name].with_suffix(".part")
@@ -104,7 +103,7 @@ def leave(
     logged = {"train_seconds" if k == "seconds" else k: v for k, v in metrics.items() if not k.startswith("val_")}
     run.figures({k: v for k, v in logged.items() if isinstance(v, int | float)})
     run.tags({k: v for k, v in metrics.items() if isinstance(v, str)})
-    run.artifact(history)
+    run.artifact(history, name="history.csv")
 
     info = serving.log_served_model(
         keras_file=keras_file,
@@ -120,6 +119,7 @@ def leave(
             "model_id": info.model_id,
             "experiment_id": run.experiment_id,
             "model_sha256": lineage.sha256(keras_file),
+            "served_sha256": _served_sha256(info.model_uri),
             "digests": {path.as_posix(): lineage.md5(path) for path in inputs},
         },
     )
@@ -127,7 +127,6 @@ def leave(
     folder.replace(paths.MODELS[name])
 
 
-def _peak_memory_bytes() -> int:
-    """The most that this process had resident, files that it maps included."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _served_sha256(uri: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        return serving.digest(serving.fetch(uri, Path(folder)))

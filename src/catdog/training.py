@@ -43,6 +43,12 @@ class Result:
     best_epoch: int
     seconds: float
 
+    @property
+    def seconds_by_part(self) -> dict[str, float]:
+        """`data`: getting each phase's photographs, and checkpoints; `training`: the epochs, with their validation."""
+        epochs = float(self.history["seconds"].sum())
+        return {"data": max(0.0, self.seconds - epochs), "training": epochs}
+
 
 def fit(
     model: keras.Model,

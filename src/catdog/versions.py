@@ -96,6 +96,11 @@ def source(version: ModelVersion) -> str:
     return (version.source or "").removeprefix("models:/")
 
 
+def digests(version: ModelVersion) -> dict[str, str | None]:
+    """What the registry says that its files are, as `serving.verify` takes it."""
+    return {key: version.tags.get(key) for key in ("model_sha256", "served_sha256")}
+
+
 def _of_logged_model(client: MlflowClient, model_id: str) -> ModelVersion | str:
     for registered in NAMES.values():
         for found in of(client, registered):
