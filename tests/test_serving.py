@@ -136,8 +136,11 @@ def test_bad_rows_are_named(store):
     with pytest.raises(MlflowException, match=r"row 2: .*; row 3: empty") as refused:
         served.predict(pd.DataFrame({"image": images}))
     assert refused.value.get_http_status_code() == 400
-    with pytest.raises(MlflowException, match=r"row 40: not an image"):
-        served.predict(pd.DataFrame({"image": [*PHOTOGRAPHS[:40], b"nothing"]}))
+    assert f"The other {2 + len(PHOTOGRAPHS)} were not answered" in str(refused.value)
+    with pytest.raises(MlflowException, match=r"row 0: empty; row 41: not an image\. The other 40"):
+        served.predict(pd.DataFrame({"image": [b"", *PHOTOGRAPHS[:40], b"nothing"]}))
+    with pytest.raises(MlflowException, match=r"row 4: empty; and 35 more$"):
+        served.predict(pd.DataFrame({"image": [b""] * 40}))
 
 
 def test_a_version_says_which_one_it_is(store):

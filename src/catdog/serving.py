@@ -59,11 +59,7 @@ class ServedModel(PythonModel):
         if len(images) > MOST_PHOTOGRAPHS:
             said = f"a request should hold at most {MOST_PHOTOGRAPHS} photographs. Received: {len(images)}"
             raise MlflowException(said, BAD_REQUEST)
-        parts = [
-            self._classifier.probabilities(self._pixels(images, start))
-            for start in range(0, len(images), classifier.BATCH)
-        ]
-        probabilities = np.concatenate(parts) if parts else np.empty(0)
+        probabilities = self._classifier.probabilities(self._pixels(images)) if images else np.empty(0)
         labels = [self._classifier.label(p, threshold) for p in probabilities]
         return pd.DataFrame(
             {
@@ -73,16 +69,17 @@ class ServedModel(PythonModel):
             }
         )
 
-    def _pixels(self, images: list[bytes], start: int) -> np.ndarray:
+    def _pixels(self, images: list[bytes]) -> np.ndarray:
         pixels, bad = [], []
-        for row, data in enumerate(images[start : start + classifier.BATCH], start=start):
+        for row, data in enumerate(images):
             try:
                 pixels.append(self._classifier.pixels(data))
             except photos.Unreadable as error:
                 bad.append(f"row {row}: {error}")
         if bad:
-            more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-            raise MlflowException(f"not a photograph: {'; '.join(bad[:_NAMED])}{more}", BAD_REQUEST)
+            said = "; ".join(bad[:_NAMED]) + (f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else "")
+            others = f". The other {len(pixels)} were not answered: send them without these" if pixels else ""
+            raise MlflowException(f"not a photograph: {said}{others}", BAD_REQUEST)
         return np.stack(pixels)
 
 
@@ -144,8 +141,19 @@ def load(uri: str, *, model_sha256: str | None = None, served_sha256: str | None
         UserError: there is no such model, or it was changed, as `fetch` has it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        file, config = _parts(fetch(uri, Path(folder), model_sha256=model_sha256, served_sha256=served_sha256))
-        return classifier.load(file, **config)
+        _, found = read(fetch(uri, Path(folder), model_sha256=model_sha256, served_sha256=served_sha256))
+        return found
+
+
+def read(fetched: Path) -> tuple[Any, classifier.Classifier]:
+    """The Keras model in what `fetch` gave, and the classifier around it.
+
+    Raises:
+        UserError: it can't be loaded.
+    """
+    file, config = _parts(fetched)
+    model = classifier.read(file, config.pop("model_sha256"))
+    return model, classifier.of(model, **config)
 
 
 def verify(uri: str, *, model_sha256: str | None, served_sha256: str | None = None) -> None:
