@@ -1,0 +1,154 @@
+"""`catdog serve` under load: a minute of requests, one photograph each, from a second process on loopback.
+
+For each model, so many clients ask one after the other without a pause. What counts: answers that are no answers, how
+long 95 of 100 requests take at most, and whether the server's memory grows after its first seconds. Needs the models
+of a run of the pipeline, in the registry.
+"""
+
+import base64
+import http.client
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import common
+import numpy as np
+import psutil
+import zipped
+from common import Figure
+
+from catdog import tracking, versions
+from catdog.errors import UserError, run
+
+SECONDS = 60
+CLIENTS = 2
+PHOTOGRAPHS = 100
+WARM_UP = 10  # seconds until memory counts
+GOAL = 0.95
+
+
+def main() -> None:
+    if len(sys.argv) == 5 and sys.argv[1] == "client":  # the second process
+        ask(int(sys.argv[2]), Path(sys.argv[3]), seconds=float(sys.argv[4]))
+        return
+    given = zipped.arguments(__doc__, default="cats-and-dogs-originals-600.zip", rounds=1)
+    seconds = 5 if given.quick else SECONDS
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="catdog-bench-") as folder:
+        raw = Path(folder) / "photographs"
+        zipped.unpack(given.zip, raw, count=PHOTOGRAPHS)
+        for name in versions.NAMES:
+            figures += measured(name, raw, seconds=seconds)
+    notes = [
+        f"{CLIENTS} clients, one photograph a request, {seconds} s; both processes share these cores.",
+        f"Memory with no file behind it, server and children, median of 5 s: from {WARM_UP} s on, and at the end.",
+    ]
+    common.leave("serving", figures, notes=notes, seconds={}, quick=given.quick)
+
+
+def measured(name: str, photographs: Path, *, seconds: float) -> list[Figure]:
+    """The figures of the newest version of one model."""
+    client = tracking.connect()
+    known = versions.of(client, versions.NAMES[name])
+    if not known:
+        raise UserError(f"{versions.NAMES[name]} has no version here: run the pipeline first (dvc repro)")
+    newest = max(known, key=lambda version: int(version.version))
+    port = free_port()
+    command = [sys.executable, "-m", "catdog", "serve", "--model", versions.uri(newest), "--port", str(port)]
+    server = psutil.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        wait_for(server, port)
+        client_command = [sys.executable, __file__, "client", str(port), str(photographs), str(seconds)]
+        asking = subprocess.Popen(client_command, stdout=subprocess.PIPE, text=True)
+        memory = watch(server, asking)
+        said = json.loads(asking.communicate()[0])
+    finally:
+        for process in [*server.children(recursive=True), server]:
+            process.terminate()
+        server.wait()
+    taken = 1000 * np.array(said["seconds"])
+    early, late = memory
+    return [
+        Figure(f"{name}_requests", f"{name}, requests answered", len(taken), "requests", "counted"),
+        Figure(f"{name}_errors", f"{name}, requests that failed", said["errors"], "requests", "counted"),
+        Figure(f"{name}_rate", f"{name}, photographs per second", len(taken) / seconds, "photographs/s", "measured"),
+        Figure(f"{name}_median", f"{name}, median time of a request", float(np.median(taken)), "ms", "measured"),
+        Figure(f"{name}_p95", f"{name}, 95 of 100 take at most", float(np.percentile(taken, 95)), "ms", "measured"),
+        Figure(f"{name}_memory", f"{name}, memory after {WARM_UP} s", early, "MB", "measured"),
+        Figure(f"{name}_growth", f"{name}, that against the end", early / late, "of 1", "measured", GOAL),
+    ]
+
+
+def watch(server: psutil.Popen, asking: subprocess.Popen) -> tuple[float, float]:
+    """The server's private memory in MB after its first seconds under load, and at the end."""
+    started, seen = time.perf_counter(), []
+    while asking.poll() is None:
+        processes = [server, *server.children(recursive=True)]
+        found = sum(memory.rss - memory.shared for memory in (process.memory_info() for process in processes))
+        seen.append((time.perf_counter() - started, found / 1e6))
+        time.sleep(0.5)
+    whole = seen[-1][0]
+    warm_up = min(WARM_UP, whole / 2)
+    early = [memory for at, memory in seen if warm_up <= at <= warm_up + 5]
+    late = [memory for at, memory in seen if at >= whole - 5]
+    return statistics.median(early), statistics.median(late)
+
+
+def ask(port: int, photographs: Path, *, seconds: float) -> None:
+    """What the second process does: print how long every answer took, and how many were none."""
+    bodies = [
+        json.dumps({"dataframe_records": [{"image": base64.b64encode(file.read_bytes()).decode()}]})
+        for file in sorted(photographs.glob("*/*"))
+    ]
+    taken: list[float] = []
+    errors: list[str] = []
+
+    def one(number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        until = time.perf_counter() + seconds
+        turn = number
+        while (started := time.perf_counter()) < until:
+            connection.request("POST", "/invocations", bodies[turn % len(bodies)], {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            said = answer.read()
+            if answer.status == 200 and "probability" in json.loads(said)["predictions"][0]:
+                taken.append(time.perf_counter() - started)
+            else:
+                errors.append(said.decode()[:200])
+            turn += CLIENTS
+
+    clients = [threading.Thread(target=one, args=(number,)) for number in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    print(json.dumps({"seconds": taken, "errors": len(errors), "first": errors[:1]}))
+
+
+def wait_for(server: psutil.Popen, port: int) -> None:
+    for _ in range(240):
+        if server.poll() is not None:
+            raise UserError("the server did not start; `catdog serve` says why")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise UserError("the server did not answer within two minutes")
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+if __name__ == "__main__":
+    run(main)
