@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 PHOTOS ?=
+SWEEP ?= train_cnn.dropout=0.2,0.4
+JOBS ?= 1
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION ?= false
@@ -10,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env run full test lint ui report promote serve bench lock clean
+.PHONY: help env run full sweep test lint ui report promote serve demo bench lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 12
@@ -24,6 +26,8 @@ env: .venv/.ready  ## The environment alone: .venv, from requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip sync --python $(BIN)/python --quiet --compile-bytecode --require-hashes requirements.lock
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m catdog.plots_page .dvc/plots.html
+	@$(BIN)/dvc config --local plots.html_template plots.html
 	@touch $@
 
 run: env  ## Environment, photographs (PHOTOS=...), pipeline, comparison
@@ -33,6 +37,11 @@ run: env  ## Environment, photographs (PHOTOS=...), pipeline, comparison
 
 full: env  ## The same on Microsoft's 25,000 photographs (825 MB to download)
 	@$(MAKE) run PHOTOS=petimages
+
+sweep: env  ## Try knobs, every combination an experiment (SWEEP="train_cnn.dropout=0.2,0.4" JOBS=1)
+	@dvc exp run --queue $(foreach knob,$(SWEEP),--set-param "$(knob)")
+	@dvc exp run --run-all --jobs $(JOBS)
+	@dvc exp show --only-changed
 
 test: env lint  ## All tests, after lint
 	@python -m pytest
@@ -53,6 +62,9 @@ promote: env  ## Put the better model into use, if it passes the gates of params
 
 serve: env  ## The champion as a server on http://127.0.0.1:5001
 	@catdog serve
+
+demo: env  ## A page on http://127.0.0.1:5002: drop a photograph, see both models' verdicts
+	@catdog demo
 
 bench: env  ## Every benchmark, an hour or more on an idle machine; figures into bench/results
 	@set -e; for script in $$(grep -l __main__ bench/*.py); do echo "python $$script"; python $$script; done

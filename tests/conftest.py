@@ -1,5 +1,6 @@
 """Photographs and shards made up from a seed, and the shipped knobs, for any test."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from catdog import params, photos, shards
 
 ROOT = Path(__file__).parents[1]
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def photograph(seed: int, size: tuple[int, int] = (96, 72)) -> np.ndarray:
@@ -38,3 +40,14 @@ def make_shard(tmp_path: Path) -> Callable[..., shards.Shard]:
         return shards.Shard(path)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a screen, where one is installed."""
+    if not BROWSER:
+        pytest.skip("neither chromium nor google-chrome is installed")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        # Chromium's own sandbox does not start for root, as in a container.
+        yield playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])

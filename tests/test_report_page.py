@@ -1,22 +1,10 @@
 """The report as a browser shows it, where one is installed."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 REPORT = Path(__file__).parents[1] / "reports/comparison.html"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not BROWSER:
-        pytest.skip("neither chromium nor google-chrome is installed")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        # Chromium's own sandbox does not start for root, as in a container.
-        yield playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -20,18 +20,18 @@ LAYERS = {
     "ground": "body_limit errors files lineage memory parallel params paths precision progress",
     "photographs": "animals archives augmentation data_sheets download drawings duplicates fetching fingerprints "
     "inspection manifest neighbours photos rendering scenery shards sheets sizes sources splits style",
-    "figures": "convergence corruptions gates plots provenance report scoring slices summary tradeoffs",
+    "figures": "convergence corruptions gates plots plots_page provenance report scoring slices summary tradeoffs",
     "networks": "batches checkpoints classifier cnn_training convolution engines evaluation failures features gradcam "
     "models normalization prediction strategies suspects training weights xception_training",
-    "mlflow": "deployments registry scoring_server serving trace tracking versions",
-    "results": "publication trained",
+    "mlflow": "deployments registry scoring_server serving trace tracking verdicts versions",
+    "results": "demo publication trained",
     "command": "cli __main__",
 }
 LAYER = {module: number for number, modules in enumerate(LAYERS.values()) for module in modules.split()}
-SPEAK_MLFLOW = {"publication", "registry", "scoring_server", "serving", "tracking", "versions"}
+SPEAK_MLFLOW = {"publication", "registry", "scoring_server", "serving", "tracking", "verdicts", "versions"}
 # They tell of a result and do not change it; `params:` in dvc.yaml covers the knobs.
 NOT_DEPENDED_ON = {"errors", "files", "lineage", "params", "paths", "progress", "registry", "tracking", "versions"}
-TEMPLATES = {"report": {"src/catdog/templates/report.html.jinja"}}
+TEMPLATES = {name: {f"src/catdog/templates/{name}.html.jinja"} for name in ("demo", "report")}
 
 
 @functools.cache
@@ -149,7 +149,9 @@ def test_the_command_and_the_first_stages_start_without_tensorflow_and_mlflow(tm
 # ---- modules --------------------------------------------------------------------------------------------------------
 
 # MLflow runs serving.py to learn which class to load; `python -m catdog` runs __main__.py.
-AT_IMPORT = {"serving": ["mlflow.models.set_model"], "__main__": ["main"]} | {stage: ["run"] for stage in SCRIPTS}
+AT_IMPORT = {"serving": ["mlflow.models.set_model"], "__main__": ["main"], "plots_page": ["run"]} | {
+    stage: ["run"] for stage in SCRIPTS
+}
 DEFINITIONS = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign | ast.AugAssign
 
 

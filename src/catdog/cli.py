@@ -229,6 +229,26 @@ def serve(model: Model = CHAMPION, port: Port = 5001, host: Host = LOOPBACK) -> 
         )
 
 
+@app.command()
+def demo(port: Port = 5002, host: Host = LOOPBACK) -> None:
+    """Start a page on which a photograph is dropped: the verdicts of both models, and what they went by.
+
+    It shows the champion, and of the other model the newest version.
+    """
+    import uvicorn
+
+    from catdog import demo as page
+    from catdog import tracking, verdicts
+
+    p = params.load()
+    _require_free(host, port)
+    judges = verdicts.judges(tracking.connect())
+    samples = page.samples(paths.TEST, paths.MISTAKES, classes=p.base.classes)
+    hosts = [LOOPBACK, "localhost"] if host in (LOOPBACK, "localhost") else ["*"]
+    print(f"the page: http://{host}:{port} (stop with Ctrl-C)")
+    uvicorn.run(page.create(judges, samples, hosts=hosts), host=host, port=port, log_level="warning")
+
+
 def _require_free(host: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

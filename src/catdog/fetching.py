@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.panel import Panel
 
 from catdog import drawings as drawn
-from catdog import files
+from catdog import files, paths
 from catdog.archives import ARCHIVE, FAULTS, hidden, is_zip, one_line
 from catdog.errors import UserError
 from catdog.progress import track
@@ -52,9 +52,14 @@ def check(source: str) -> None:
 
 
 def ensure(source: str, raw: Path, *, classes: list[str], drawings: int, seed: int) -> None:
-    """`fetch` where `raw` holds no photographs; those that stand there are never touched."""
+    """`fetch` where `raw` holds no photographs; those that stand there are never touched.
+
+    DVC runs a queued experiment in a copy of the project that lacks what git does not track: it gets the project's own.
+    """
     with _alone(raw):
         _finish(raw)
+        if not visible(raw) and not paths.original().samefile(paths.root()):
+            _take(paths.original() / paths.RAW, raw)
         empty = not visible(raw)
         record = read_record(raw)
     if empty:
@@ -96,6 +101,14 @@ def fetch(source: str, raw: Path, *, classes: list[str], drawings: int, seed: in
         except Unavailable as error:
             _say_drawn(str(error))
             bring("drawn")
+
+
+def _take(there: Path, raw: Path) -> None:
+    for name in visible(there):
+        (raw / name).parent.mkdir(parents=True, exist_ok=True)
+        _link_file((there / name).resolve(), raw / name)
+    if (there / RECORD).exists():
+        shutil.copy2(there / RECORD, raw / RECORD)
 
 
 def _bring(

@@ -4,6 +4,7 @@ Both average their last maps into features, so the gradient of the verdict to a 
 spread evenly.
 """
 
+import functools
 from typing import Any
 
 import cv2
@@ -58,6 +59,7 @@ def _maps(model: keras.Model, pixels: np.ndarray, second: np.ndarray) -> np.ndar
     return np.divide(heat, most, out=np.zeros_like(heat), where=most > 0)
 
 
+@functools.lru_cache(maxsize=2)  # both models; building the parts takes longer than a photograph does
 def _parts(model: keras.Model) -> tuple[Any, keras.Model, np.ndarray]:
     """From pixels to the last maps; from their averages to the last layer's input; that layer's kernel."""
     names = [layer.name for layer in model.layers]

@@ -1,5 +1,6 @@
 """Every path of dvc.yaml, once. All are relative to the project's root, where DVC runs the stages."""
 
+import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
@@ -60,3 +61,8 @@ def root() -> Path:
     """The project's root: the nearest folder upwards that has a dvc.yaml, else the current one."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), here)
+
+
+def original() -> Path:
+    """The root of the project that lasts: DVC runs queued experiments in copies of it, and deletes them afterwards."""
+    return Path(os.environ.get("DVC_ROOT") or root())

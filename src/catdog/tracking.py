@@ -42,7 +42,7 @@ def uri() -> str:
     """
     if address := os.environ.get("MLFLOW_TRACKING_URI"):
         return address
-    root = paths.root()
+    root = paths.original()
     if not (root / "dvc.yaml").exists():
         raise UserError(f"no dvc.yaml in {root} or above: run from the project's folder, or set MLFLOW_TRACKING_URI")
     return f"sqlite:///{(root / 'mlflow.db').resolve()}"
@@ -321,7 +321,16 @@ def _experiment(client: mlflow.MlflowClient, data: dict) -> str:
     found = client.get_experiment_by_name(name)
     if found and found.lifecycle_stage == "deleted":
         raise UserError(f"the MLflow experiment {name} is deleted: restore it with `mlflow experiments restore`")
-    return found.experiment_id if found else client.create_experiment(name)
+    if found:
+        return found.experiment_id
+    # Where the project is the store, by its full path: MLflow would put the files wherever it is asked from.
+    ours = None if os.environ.get("MLFLOW_TRACKING_URI") else str((paths.original() / "mlruns" / name).resolve())
+    try:
+        return client.create_experiment(name, artifact_location=ours)
+    except MlflowException:  # another training made it at the same moment
+        if found := client.get_experiment_by_name(name):
+            return found.experiment_id
+        raise
 
 
 def _source_tags(data: dict) -> dict[str, str]:

@@ -1,0 +1,195 @@
+"""The page: both models' own answers, one champion, refusals that tell nothing of this machine; and in a browser."""
+
+import base64
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import uvicorn
+from conftest import jpeg, photograph
+from registry_fixtures import logged, store  # noqa: F401
+from starlette.testclient import TestClient
+from training_fixtures import params
+
+from catdog import classifier, demo, gradcam, models, photos, verdicts
+from catdog.errors import UserError
+from catdog.verdicts import Judge
+
+CLASSES = ("cat", "dog")
+SIDE, IMAGE_SIZE = 24, 64
+
+
+def judge(kind: str, *, champion: bool = False, drawn: bool = False) -> Judge:
+    network = models.cnn(params().train_cnn, image_size=SIDE)
+    # An untrained one says nearly the same of everything.
+    network.get_layer("probability").set_weights([w * 20 for w in network.get_layer("probability").get_weights()])
+    found = classifier.of(network, classes=CLASSES, image_size=IMAGE_SIZE, threshold=0.5)
+    name = "catdog/2" if champion else f"catdog-{kind}/1"
+    return Judge(kind, name, champion, 0.969, drawn, found, network)
+
+
+@pytest.fixture(scope="module")
+def judges() -> list[Judge]:
+    return [judge("cnn"), judge("xception", champion=True)]
+
+
+SAMPLES = [demo.Sample(jpeg(seed), CLASSES[seed % 2]) for seed in range(4)]
+
+
+@pytest.fixture(scope="module")
+def page(judges) -> TestClient:
+    application = demo.create(judges, SAMPLES, hosts=["127.0.0.1", "localhost"])
+    return TestClient(application, base_url="http://127.0.0.1", raise_server_exceptions=False)
+
+
+def test_the_answers_are_the_networks_own(page, judges):
+    data = jpeg(5, size=(150, 110))
+    answer = page.post("/verdicts", content=data).json()
+    photo = photos.standardise(data, image_size=IMAGE_SIZE)
+    pixels = photos.pixels(photo.jpeg, SIDE)[None]
+    for judge, verdict in zip(judges, answer["verdicts"], strict=True):
+        probability = float(judge.network.predict(pixels.astype(np.float32), verbose=0)[0, 0])
+        assert verdict["probability"] == pytest.approx(probability, abs=1e-6)
+        assert verdict["label"] == CLASSES[probability >= 0.5]
+        assert verdict["sure"] == f"{100 * max(probability, 1 - probability):.1f} %"
+        assert verdict["version"] == judge.version
+        heat = gradcam.maps(judge.network, pixels, second=np.array([probability >= 0.5]))[0]
+        assert verdict["overlay"] == demo._address(gradcam.overlay(photo.image, heat))
+    kind, _, encoded = answer["photograph"].partition(",")
+    assert kind == "data:image/jpeg;base64"
+    shown = cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_COLOR)
+    assert shown.shape == photo.image.shape
+
+
+def test_the_page_says_what_is_what(page):
+    text = page.get("/").text
+    assert text.count(">champion<") == 1
+    assert "catdog/2, 96.9 % right in its test" in text
+    assert text.count('data-number="') == len(SAMPLES)
+    assert "promote" not in text
+    assert "trained on drawings" not in text
+
+
+def test_without_a_champion_and_of_drawings_it_says_so():
+    application = demo.create([judge("cnn"), judge("xception", drawn=True)], [], hosts=["*"])
+    text = TestClient(application).get("/").text
+    assert "<code>catdog promote</code>" in text
+    assert "trained on drawings" in text
+    assert "Or one of the test photographs" not in text
+
+
+@pytest.mark.parametrize(
+    ("data", "said"), [(b"", "empty"), (b"nothing", "not an image"), (jpeg(1)[:-300], "truncated")]
+)
+def test_what_is_no_photograph_is_a_400_that_says_why(page, data, said):
+    answer = page.post("/verdicts", content=data)
+    assert answer.status_code == 400
+    assert answer.json()["message"] == f"That is no photograph that can be read: {said}."
+
+
+def test_too_large_a_photograph_is_refused(page):
+    assert page.post("/verdicts", content=bytes(demo.MOST_BYTES + 1)).status_code == 413
+    bomb = cv2.imencode(".png", np.zeros((9000, 9000), np.uint8))[1].tobytes()
+    assert "the limit is 64 megapixels" in page.post("/verdicts", content=bomb).json()["message"]
+
+
+def test_an_error_of_ours_tells_nothing_of_this_machine(page, judges, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError(f"secret in {__file__}")
+
+    monkeypatch.setattr(gradcam, "maps", broken)
+    answer = page.post("/verdicts", content=jpeg(1))
+    assert answer.status_code == 500
+    assert "Something went wrong here" in answer.json()["message"]
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_only_known_names_samples_and_ways_are_answered(page):
+    assert page.get("/", headers={"host": "evil.example"}).status_code == 400
+    assert page.get("/samples/0").content == SAMPLES[0].jpeg
+    assert page.get("/samples/99").status_code == 404
+    assert page.get("/samples/../params.yaml").status_code == 404
+    assert page.get("/verdicts").status_code == 405
+
+
+def test_samples_show_both_classes_and_the_hard_ones_first(make_shard, tmp_path):
+    shard = make_shard(range(20), name="test")
+    mistakes = tmp_path / "mistakes.csv"
+    mistakes.write_text("id,wrong\nid3,cnn\nid4,cnn xception\nid6,xception\ngone,cnn\n")
+    found = demo.samples(tmp_path / "test.arrow", mistakes, classes=[*CLASSES])
+    assert [sample.jpeg for sample in found[:2]] == [shard.jpeg(3), shard.jpeg(6)]
+    assert len({sample.jpeg for sample in found}) == len(found) == 8
+    assert sorted(sample.label for sample in found) == ["cat"] * 4 + ["dog"] * 4
+    assert len(demo.samples(tmp_path / "test.arrow", tmp_path / "none.csv", classes=[*CLASSES])) == 8
+    assert demo.samples(tmp_path / "nowhere.arrow", mistakes, classes=[*CLASSES]) == []
+
+
+def test_the_champion_and_the_newest_of_the_other_are_asked(store):  # noqa: F811
+    with pytest.raises(UserError, match="catdog-cnn has no version here"):
+        verdicts.judges(store.client)
+    for model in ("cnn", "xception", "xception"):
+        store.register(model)
+    assert [judge.version for judge in verdicts.judges(store.client)] == ["catdog-cnn/1", "catdog-xception/2"]
+    store.promote("catdog-xception/1")
+    found = verdicts.judges(store.client)
+    assert [(judge.version, judge.champion) for judge in found] == [("catdog-cnn/1", False), ("catdog/1", True)]
+    assert found[0].accuracy == pytest.approx(0.9)
+    assert not found[0].drawn
+
+
+def test_a_model_that_was_changed_is_not_shown(store):  # noqa: F811
+    store.register("cnn", model_sha256="0" * 64)
+    store.register("xception")
+    with pytest.raises(UserError, match="is not the model that was logged"):
+        verdicts.judges(store.client)
+
+
+# ---- in a browser ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def address(judges):
+    """Where the page runs, on loopback."""
+    application = demo.create(judges, SAMPLES, hosts=["127.0.0.1"])
+    server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_person_clicks_a_sample_and_gives_files(browser, address, width, tmp_path):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    page.click("[data-number='1']")
+    page.wait_for_selector("#summary:has-text('say')")
+    assert all("%" in text for text in page.locator(".verdict").all_inner_texts())
+    assert page.locator(".card img:visible").count() == 3
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    given = Path(tmp_path / "given.png")
+    given.write_bytes(cv2.imencode(".png", photograph(9))[1].tobytes())
+    before = page.get_attribute("#photograph", "src")
+    page.set_input_files("#file", given)
+    page.wait_for_function("before => document.querySelector('#photograph').src !== before", arg=before)
+    assert said == []
+    assert [url for url in asked if not url.startswith((address, "data:"))] == []
+
+    given.write_text("no photograph")
+    page.set_input_files("#file", given)
+    page.wait_for_selector("#problem:visible")
+    assert page.inner_text("#problem") == "That is no photograph that can be read: not an image."
+    page.close()
