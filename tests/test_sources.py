@@ -705,6 +705,22 @@ def test_ensure_fetches_into_an_empty_folder_only(raw, tmp_path, capsys):
     assert tree(raw) == before
 
 
+def test_in_a_copy_that_dvc_made_the_photographs_are_those_of_the_project(tmp_path, monkeypatch):
+    project, copy = tmp_path / "project", tmp_path / "project/.dvc/tmp/exps/one"
+    for root in (project, copy):
+        (root / "data/raw").mkdir(parents=True)
+        (root / "data/raw/README.md").touch()
+        (root / "dvc.yaml").touch()
+    monkeypatch.chdir(project)
+    fetch(folder(tmp_path / "pets"), Path("data/raw"))
+    expected = sources.describe(Path("data/raw"))
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    fetching.ensure("auto", Path("data/raw"), classes=CLASSES, drawings=40, seed=3)
+    assert sources.describe(Path("data/raw")) == expected
+    assert expected["kind"] == "folder"
+
+
 def test_two_fetches_at_once_do_not_mix(raw, tmp_path):
     with fetching._alone(raw), pytest.raises(UserError, match=r"another fetch into .* is under way"):
         fetch(folder(tmp_path / "pets"), raw)

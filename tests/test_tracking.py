@@ -56,6 +56,25 @@ def test_runs_are_tracked_in_the_project_unless_another_store_is_named(client, t
     assert tracking.uri() == "http://team:5000"
 
 
+def test_a_copy_that_dvc_made_for_an_experiment_tracks_in_the_project(client, tmp_path, monkeypatch):
+    copy = tmp_path / ".dvc/tmp/exps/one"
+    copy.mkdir(parents=True)
+    (copy / "dvc.yaml").touch()
+    monkeypatch.chdir(copy)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    assert tracking.uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    experiment = client.get_experiment(tracking._experiment(client, DATA))
+    assert experiment.artifact_location == f"{tmp_path}/mlruns/catdog"
+
+
+def test_two_trainings_may_make_the_experiment_at_the_same_moment(client, monkeypatch):
+    first = tracking._experiment(client, DATA)
+    look, seen = client.get_experiment_by_name, []
+    monkeypatch.setattr(client, "get_experiment_by_name", lambda name: look(name) if seen else seen.append(name))
+    assert tracking._experiment(client, DATA) == first
+
+
 def test_outside_a_project_no_empty_store_is_made(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
