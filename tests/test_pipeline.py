@@ -1,5 +1,6 @@
 """The real five stages, by DVC and by MLflow, on a few hundred photographs (drawings where there are none at hand)."""
 
+import io
 import json
 import os
 import random
@@ -168,6 +169,42 @@ def test_a_changed_knob_of_one_model_runs_that_model_and_evaluate(project: Proje
     assert newest.data.tags["DVC_EXP_NAME"] == "more-dropout"
     assert newest.data.params["dropout"] == "0.3"
     assert len(project.runs("xception")) == 1
+
+
+def test_two_queued_experiments_at_once_lose_nothing(project: Project) -> None:
+    project.run("dvc", "exp", "run", "--queue", "-S", "train_cnn.dropout=0.35,0.45")
+    project.run("dvc", "exp", "run", "--run-all", "--jobs", "2")
+    names = {run.data.params["dropout"]: run.data.tags.get("DVC_EXP_NAME", "") for run in project.runs("cnn")}
+    refs = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    shown = project.run("dvc", "exp", "show", "--only-changed")
+    for dropout in ("0.35", "0.45"):
+        name = names[dropout]
+        assert name in shown
+        [ref] = [ref for ref in refs if ref.endswith(f"/{name}")]
+
+        def kept(path: str, ref: str = ref) -> str:
+            return project.run("git", "show", f"{ref}:{path}")
+
+        assert json.loads(kept("metrics/data.json"))["source"] == project.json("metrics/data.json")["source"]
+        [run], [comparison] = (
+            [run for run in project.runs(kind) if run.data.tags.get("DVC_EXP_NAME") == name]
+            for kind in ("cnn", "comparison")
+        )
+        assert {run.info.status, comparison.info.status} == {"FINISHED"}
+        history = pd.read_csv(io.StringIO(kept("plots/history_cnn.csv")))
+        logged = project.client.get_metric_history(run.info.run_id, "val_loss")
+        assert [(m.step, m.value) for m in logged] == list(zip(history["epoch"], history["val_loss"], strict=True))
+        evaluation = json.loads(kept("metrics/evaluation.json"))["cnn"]
+        assert {key: run.data.metrics.get(f"test_{key}") for key in ("accuracy", "log_loss", "robustness")} == {
+            key: evaluation[key] for key in ("accuracy", "log_loss", "robustness")
+        }
+        # Files too are where the copy that DVC made, and deleted, can take nothing away.
+        for each, wanted in ((run, "plots/history.csv"), (comparison, "predictions.parquet")):
+            assert Path(project.client.download_artifacts(each.info.run_id, wanted)).stat().st_size > 0
+        [version] = [
+            v for v in project.client.search_model_versions("name='catdog-cnn'") if v.tags["run_id"] == run.info.run_id
+        ]
+        assert version.tags["accuracy"] == str(evaluation["accuracy"])
 
 
 def test_killed_and_started_again_it_goes_on_in_the_same_run(project: Project) -> None:
