@@ -13,7 +13,7 @@ import numpy as np
 import zipped
 from common import Figure
 
-from catdog import classifier, params, paths, prediction
+from catdog import classifier, memory, params, paths, prediction
 from catdog.errors import UserError, run
 
 GOAL = 0.9
@@ -49,8 +49,17 @@ def main() -> None:
                 Figure(f"{name}_predict", f"{name}, catdog predict", whole, "photographs/s", "measured"),
                 Figure(f"{name}_ratio", f"{name}, predict against forward", whole / forward, "of 1", "measured", GOAL),
             ]
-    notes = ["Loading the model is not timed."]
+            few, many = (peak(files[:part], model=model) for part in (count // 4, count))
+            what = f"{name}, memory of {count // 4} files against {count}"
+            figures.append(Figure(f"{name}_memory", what, few / many, "of 1", "measured", GOAL))
+    notes = ["Loading the model is not timed. Memory: the most with no file behind it, the model's included."]
     common.leave("prediction", figures, notes=notes, seconds=seconds, quick=given.quick)
+
+
+def peak(files: list[Path], *, model: classifier.Classifier) -> int:
+    with memory.watched() as most:
+        predicted(files, model=model)
+    return most.bytes
 
 
 def predicted(files: list[Path], *, model: classifier.Classifier) -> None:
