@@ -345,3 +345,15 @@ def test_links_lead_into_the_ui(client, trained, monkeypatch):
     assert tracking.link(client, run.info.run_id).endswith(
         f"/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     )
+
+
+def test_the_ui_is_entered_where_the_last_comparison_is(client):
+    ui = "http://127.0.0.1:5050"
+    assert tracking.latest_curves(client, ui=ui) == ui
+    for name in ("e1", "e2"):
+        with tracking.comparison_run(client, data=DATA, inputs=[paths.TEST], knobs={}):
+            mlflow.set_tag(f"execution.{name}", "comparison")
+        time.sleep(0.01)  # runs are ordered by the millisecond
+    address = tracking.latest_curves(client, ui=ui)
+    assert address.startswith(f"{ui}/#/experiments/")
+    assert "tags.`execution.e2` = 'member'" in unquote(address)

@@ -208,8 +208,11 @@ def ui(port: Port = 5000, host: Host = LOOPBACK) -> None:
     from catdog import tracking
 
     _require_free(host, port)
-    tracking.connect()
-    print(f"MLflow UI: http://{host}:{port} (stop with Ctrl-C)")
+    client = tracking.connect()
+    address = f"http://{host}:{port}"
+    print(f"MLflow UI: {address} (stop with Ctrl-C)")
+    if (charts := tracking.latest_curves(client, ui=address)) != address:
+        print(f"both models of the last comparison: {charts}")
     _become("mlflow", "ui", "--backend-store-uri", tracking.uri(), "--host", host, "--port", str(port))
 
 

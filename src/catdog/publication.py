@@ -42,7 +42,7 @@ def publish(
     trained = {name: files.read_json(paths.MODELS[name] / paths.RUN_FILE) for name in evaluation.NAMES}
     execution = _execution(p, trained, test)
     with tracking.comparison_run(client, data=data, inputs=[paths.TEST], knobs=_knobs(p)) as comparison:
-        mlflow.set_tag(f"execution.{execution}", "comparison")
+        mlflow.set_tag(tracking.EXECUTION + execution, "comparison")
         mlflow.log_metrics(_differences(found))
         _log_exactly(predictions)
         # The UI pages through it; its width is that of a window.

@@ -30,6 +30,7 @@ EXPERIMENT = "catdog"
 EXPERIMENT_OF_DRAWINGS = "catdog-drawn"
 LOCAL_UI = "http://127.0.0.1:5000"
 _SECONDS_TO_ANSWER = 10
+EXECUTION = "execution."  # and its name: tag of the runs that make one comparison
 # The same as in the project's own plots; the UI would pick them by chance, and may pick one twice.
 _COLOURS = {"cnn": "#D55E00", "xception": "#0072B2", "comparison": "#57606a"}
 
@@ -220,7 +221,7 @@ def attach(
                 run.info.run_id, key, value, model_id=trained["model_id"], dataset_name=name, dataset_digest=digest
             )
     client.set_tag(run.info.run_id, "test_digest", digest)
-    client.set_tag(run.info.run_id, f"execution.{execution}", "member")
+    client.set_tag(run.info.run_id, EXECUTION + execution, "member")
     return True
 
 
@@ -238,10 +239,21 @@ def find_run(client: mlflow.MlflowClient, run_id: str) -> mlflow.entities.Run | 
         return None
 
 
-def curves(experiment_id: str, execution: str) -> str:
+def curves(experiment_id: str, execution: str, *, ui: str | None = None) -> str:
     """The address of the UI's charts of the trainings of one execution, both models on common axes."""
-    members = quote(f"tags.`execution.{execution}` = 'member'")
-    return f"{_ui()}/#/experiments/{experiment_id}/runs?searchFilter={members}&compareRunsMode=CHART"
+    members = quote(f"tags.`{EXECUTION}{execution}` = 'member'")
+    return f"{ui or _ui()}/#/experiments/{experiment_id}/runs?searchFilter={members}&compareRunsMode=CHART"
+
+
+def latest_curves(client: mlflow.MlflowClient, *, ui: str) -> str:
+    """The address of the charts of the last comparison in the UI at `ui`, or that of the UI where there is none."""
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    runs = client.search_runs(experiments, "tags.model = 'comparison'", order_by=["start_time DESC"], max_results=1)
+    for run in runs:
+        for tag in run.data.tags:
+            if tag.startswith(EXECUTION):
+                return curves(run.info.experiment_id, tag.removeprefix(EXECUTION), ui=ui)
+    return ui
 
 
 def side_by_side(experiment_id: str, run_ids: list[str]) -> str:
