@@ -125,8 +125,9 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
     answers = evaluation.ask(judged, test=test, val=shards_.Shard(paths.VAL))
     worse = evaluation.worsen(P, judged, test)
     found = evaluation.figures(P, answers, worse)
-    assert len(worse) == 2 * 16
-    assert found["cnn"]["robustness"] == worse[(worse["model"] == "cnn") & (worse["strength"] > 0)]["accuracy"].mean()
+    assert len(worse.table) == 2 * 16
+    low, high = found["cnn"]["intervals"]["robustness"]
+    assert low <= found["cnn"]["robustness"] == worse.robustness("cnn") <= high
     predictions = evaluation.predictions(answers)
     assert found["cnn"]["test_photographs"] == 20
     assert predictions["cnn"].between(0, 1).all()

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from training_fixtures import noise
 
 from catdog import corruptions, photos, scoring, shards, slices, suspects
@@ -59,17 +60,32 @@ def test_accuracy_on_worse_photographs_is_counted(shard, tmp_path):
         return (pixels.mean(axis=(1, 2, 3)) > 50).astype(float)
 
     asked = {"cnn": (16, lambda pixels: np.ones(len(pixels))), "xception": (16, brightness)}
-    table = corruptions.measure(shard, count=20, models=asked, threshold=0.5, confidence=0.95)
+    worse = corruptions.measure(shard, count=20, models=asked, threshold=0.5, confidence=0.95)
+    table = worse.table
     assert len(table) == 2 * 16
     assert (table["photographs"] == 20).all()
     ids = sorted(shard.ids)[:20]
     ones = np.mean([shard.labels[shard.ids.index(id)] for id in ids])
     assert (table[table["model"] == "cnn"]["accuracy"] == ones).all()
-    assert corruptions.robustness(table, "cnn") == pytest.approx(ones)
+    assert worse.robustness("cnn") == pytest.approx(ones)
+    for model in asked:
+        mean = table[(table["model"] == model) & (table["strength"] > 0)]["accuracy"].mean()
+        assert worse.robustness(model) == pytest.approx(mean)
     dark = table[(table["model"] == "xception") & (table["corruption"] == "dark") & (table["strength"] == 3)]
     assert dark["accuracy"].tolist() == [1 - ones]
     corruptions.draw(table, tmp_path / "worse.png", names={"cnn": "CNN", "xception": "X"}, colours=COLOURS)
     assert (tmp_path / "worse.png").stat().st_size > 5000
+
+
+def test_the_interval_of_robustness_counts_photographs_and_not_their_versions():
+    # Every photograph is judged alike in all of its versions, so twenty versions tell no more than one.
+    shares = np.array([1.0] * 160 + [0.0] * 40)
+    worse = corruptions.Worse(pd.DataFrame(), {"cnn": shares})
+    low, high = worse.interval("cnn", confidence=0.95, resamples=4000, seed=1)
+    assert [low, high] == pytest.approx(stats.norm.interval(0.95, 0.8, np.sqrt(0.8 * 0.2 / 200)), abs=0.01)
+    assert worse.interval("cnn", confidence=0.95, resamples=100, seed=1) == worse.interval(
+        "cnn", confidence=0.95, resamples=100, seed=1
+    )
 
 
 def test_planted_wrong_labels_are_found(tmp_path):

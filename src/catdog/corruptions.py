@@ -6,6 +6,7 @@ After Hendrycks and Dietterich 2019, https://arxiv.org/abs/1903.12261, with what
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -68,10 +69,35 @@ def corrupted(photograph: bytes, id: str, *, kind: str, strength: int) -> bytes:
     return photos.encode(np.ascontiguousarray(image))
 
 
+@dataclass(frozen=True)
+class Worse:
+    """How models fare on photographs made worse.
+
+    Attributes:
+        table: columns corruption, strength (0: as they are), model, photographs, accuracy, low, high (Wilson's
+            interval).
+        shares: by model, float64 (photographs,): of the worse versions of each photograph, the share judged right.
+    """
+
+    table: pd.DataFrame
+    shares: dict[str, np.ndarray]
+
+    def robustness(self, model: str) -> float:
+        """Mean accuracy of a model over all corruptions and strengths."""
+        return float(self.shares[model].mean())
+
+    def interval(self, model: str, *, confidence: float, resamples: int, seed: int) -> list[float]:
+        """[low, high] of `robustness`: percentile bootstrap over photographs, each with all of its worse versions."""
+        shares = self.shares[model]
+        drawn = scoring.resampled(len(shares), resamples=resamples, seed=seed)
+        means = np.concatenate([weights @ shares / len(shares) for weights in drawn])
+        return np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+
+
 def measure(
     shard: Shard, *, count: int, models: dict[str, tuple[int, Answers]], threshold: float, confidence: float
-) -> pd.DataFrame:
-    """Columns corruption, strength (0: as they are), model, photographs, accuracy, low, high (Wilson's interval).
+) -> Worse:
+    """Have models judge the photographs of a shard as they are, and made worse in every way.
 
     Args:
         count: photographs at most; the first by id, which is as good as at random, and always the same.
@@ -81,6 +107,7 @@ def measure(
     labels = shard.labels[rows] == 1
     trials = [("none", 0)] + [(kind, strength) for kind in KINDS for strength in STRENGTHS]
     found = []
+    rights: dict[str, list[np.ndarray]] = {name: [] for name in models}
     with ThreadPoolExecutor(parallel.cores()) as pool:
         for kind, strength in track(trials, total=len(trials), what="worse photographs"):
 
@@ -91,15 +118,14 @@ def measure(
             jpegs = list(pool.map(photograph, rows))
             for name, (side, answers) in models.items():
                 told = np.concatenate([answers(pixels) for pixels in _pixels(jpegs, side, pool)])
-                right = int(((told >= threshold) == labels).sum())
-                low, high = scoring.wilson(right, len(rows), confidence)
-                found.append((kind, strength, name, len(rows), right / len(rows), low, high))
-    return pd.DataFrame(found, columns=["corruption", "strength", "model", "photographs", "accuracy", "low", "high"])
-
-
-def robustness(table: pd.DataFrame, model: str) -> float:
-    """Mean accuracy of a model over all corruptions and strengths of `measure`'s table."""
-    return float(table[(table["model"] == model) & (table["strength"] > 0)]["accuracy"].mean())
+                right = (told >= threshold) == labels
+                if strength:
+                    rights[name].append(right)
+                low, high = scoring.wilson(int(right.sum()), len(rows), confidence)
+                found.append((kind, strength, name, len(rows), right.mean(), low, high))
+    columns = ["corruption", "strength", "model", "photographs", "accuracy", "low", "high"]
+    shares = {name: np.mean(each, axis=0) for name, each in rights.items()}
+    return Worse(pd.DataFrame(found, columns=columns), shares)
 
 
 def draw(table: pd.DataFrame, path: Path, *, names: dict[str, str], colours: dict[str, str], note: str = "") -> None:

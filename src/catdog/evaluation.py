@@ -100,14 +100,14 @@ def ask(models: dict[str, Judged], *, test: shards.Shard, val: shards.Shard) -> 
     )
 
 
-def worsen(p: params.Params, models: dict[str, Judged], test: shards.Shard) -> pd.DataFrame:
-    """Accuracy on test photographs that were made worse, as `corruptions.measure` has it."""
+def worsen(p: params.Params, models: dict[str, Judged], test: shards.Shard) -> corruptions.Worse:
+    """How both models fare on test photographs that were made worse."""
     e = p.evaluate
     asked = {name: (judged.classifier.side, judged.quick) for name, judged in models.items()}
     return corruptions.measure(test, count=e.corrupted, models=asked, threshold=e.threshold, confidence=e.confidence)
 
 
-def figures(p: params.Params, answers: Answers, worse: pd.DataFrame) -> dict:
+def figures(p: params.Params, answers: Answers, worse: corruptions.Worse) -> dict:
     """Each model's metrics with intervals and cost, and the difference between the two, in figures and words."""
     e = p.evaluate
     found: dict = {}
@@ -120,13 +120,14 @@ def figures(p: params.Params, answers: Answers, worse: pd.DataFrame) -> dict:
             **scoring.score(answers.labels, probabilities, threshold=e.threshold),
             "temperature": temperature,
             **_calibrated(scoring.score(answers.labels, calibrated, threshold=e.threshold)),
-            "robustness": corruptions.robustness(worse, name),
+            "robustness": worse.robustness(name),
             "train_seconds": trained["seconds"],
             "milliseconds_per_photograph": answers.milliseconds[name],
             "milliseconds_per_photograph_of_32": answers.batch_milliseconds[name],
             **{key: trained[key] for key in _COSTS if key in trained},
             "intervals": scoring.intervals(answers.labels, probabilities, **_sampled(p), threshold=e.threshold)
-            | _calibrated(scoring.intervals(answers.labels, calibrated, **_sampled(p), threshold=e.threshold)),
+            | _calibrated(scoring.intervals(answers.labels, calibrated, **_sampled(p), threshold=e.threshold))
+            | {"robustness": worse.interval(name, **_sampled(p))},
         }
     found["difference"] = scoring.compare(
         answers.labels,
@@ -156,7 +157,7 @@ def histories() -> dict[str, pd.DataFrame]:
 
 
 def write_tables(
-    p: params.Params, found: dict, answers: Answers, *, test: shards.Shard, worse: pd.DataFrame
+    p: params.Params, found: dict, answers: Answers, *, test: shards.Shard, worse: corruptions.Worse
 ) -> dict[str, dict[str, pd.DataFrame]]:
     """Write what DVC draws, plots/<table>_<model>.csv, and return it by table and model; and two of both models."""
     tables: dict[str, dict[str, pd.DataFrame]] = {
@@ -180,7 +181,7 @@ def write_tables(
             files.write_text(paths.PLOTS / f"{kind}_{name}.csv", table.to_csv(index=False))
     described = slices.describe(test, pd.read_csv(paths.MANIFEST), classes=p.base.classes)
     right = {n: (told >= p.evaluate.threshold) == answers.labels for n, told in answers.probabilities.items()}
-    both = {"slices": slices.table(described, right, confidence=p.evaluate.confidence), "corruptions": worse}
+    both = {"slices": slices.table(described, right, confidence=p.evaluate.confidence), "corruptions": worse.table}
     for kind, table in both.items():
         files.write_text(paths.PLOTS / f"{kind}.csv", table.to_csv(index=False))
     return tables | {kind: {"both": table} for kind, table in both.items()}

@@ -17,7 +17,6 @@ TABLE = "predictions.json"  # as the UI shows tables
 _OF_A_MODEL = ("mistakes_{}.png", "confusion_{}.csv", "roc_{}.csv", "precision_recall_{}.csv", "reliability_{}.csv")
 # What evaluate measures of a model beside the metrics that have an interval.
 _MEASURED = (
-    "robustness",
     "temperature",
     "milliseconds_per_photograph",
     "milliseconds_per_photograph_of_32",
