@@ -5,6 +5,9 @@ PYTHON ?= python3
 PHOTOS ?=
 SWEEP ?= train_cnn.dropout=0.2,0.4
 JOBS ?= 1
+# Of the columns of `dvc exp show`, all but knobs and what a sweep is judged by.
+KNOBS := (base|prepare|augment|train_cnn|train_xception|evaluate)
+NOT_SWEPT := ^(?!Experiment|(cnn|xception)\.(accuracy|log_loss|train_seconds)$$|$(KNOBS)\.)
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION ?= false
@@ -41,7 +44,7 @@ full: env  ## The same on Microsoft's 25,000 photographs (825 MB to download)
 sweep: env  ## Try knobs, every combination an experiment (SWEEP="train_cnn.dropout=0.2,0.4" JOBS=1)
 	@dvc exp run --queue $(foreach knob,$(SWEEP),--set-param "$(knob)")
 	@dvc exp run --run-all --jobs $(JOBS)
-	@dvc exp show --only-changed
+	@dvc exp show --only-changed --hide-workspace --no-pager --drop '$(NOT_SWEPT)'
 
 test: env lint  ## All tests, after lint
 	@python -m pytest

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import cv2
+import keras
 import numpy as np
 import pytest
 import uvicorn
@@ -23,9 +24,10 @@ SIDE, IMAGE_SIZE = 24, 64
 
 
 def judge(kind: str, *, champion: bool = False, drawn: bool = False) -> Judge:
+    keras.utils.set_random_seed(len(kind))
     network = models.cnn(params().train_cnn, image_size=SIDE)
     # An untrained one says nearly the same of everything.
-    network.get_layer("probability").set_weights([w * 20 for w in network.get_layer("probability").get_weights()])
+    network.get_layer("probability").set_weights([w * 3 for w in network.get_layer("probability").get_weights()])
     found = classifier.of(network, classes=CLASSES, image_size=IMAGE_SIZE, threshold=0.5)
     name = "catdog/2" if champion else f"catdog-{kind}/1"
     return Judge(kind, name, champion, 0.969, drawn, found, network)
@@ -62,6 +64,15 @@ def test_the_answers_are_the_networks_own(page, judges):
     assert kind == "data:image/jpeg;base64"
     shown = cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_COLOR)
     assert shown.shape == photo.image.shape
+
+
+def test_nothing_is_called_certain(judges):
+    nothing = np.zeros((4, 4, 3), np.uint8)
+    said = [
+        demo._told(judges[0], verdicts.Verdict(label, probability, nothing, 1.0))["sure"]
+        for label, probability in (("dog", 0.9996), ("dog", 0.9994), ("cat", 0.0), ("cat", 0.25))
+    ]
+    assert said == ["over 99.9 %", "99.9 %", "over 99.9 %", "75.0 %"]
 
 
 def test_the_page_says_what_is_what(page):
@@ -174,9 +185,10 @@ def test_a_person_clicks_a_sample_and_gives_files(browser, address, width, tmp_p
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
     page.click("[data-number='1']")
-    page.wait_for_selector("#summary:has-text('say')")
+    page.wait_for_selector("#summary:has-text('labelled dog')")
     assert all("%" in text for text in page.locator(".verdict").all_inner_texts())
     assert page.locator(".card img:visible").count() == 3
+    assert page.locator(".card .none:visible").count() == 0
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 

@@ -47,6 +47,8 @@ def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str]) -> S
     page = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
+    for judge in judges:  # the first answer takes longer, and nobody should wait for it
+        judge.warm_up()
     one_at_a_time = threading.Lock()  # two at once would take turns on the same cores
 
     async def show(request: Request) -> Response:

@@ -51,6 +51,12 @@ class Judge:
     classifier: Classifier
     network: Any
 
+    def warm_up(self) -> None:
+        """Let TensorFlow prepare what it prepares at the first answer."""
+        black = np.zeros((1, self.classifier.side, self.classifier.side, 3), np.uint8)
+        self.classifier.probabilities(black)
+        gradcam.maps(self.network, black, second=np.array([True]))
+
     def verdict(self, data: bytes) -> Verdict:
         """The answer to a file's bytes.
 
