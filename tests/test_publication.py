@@ -13,7 +13,19 @@ import pytest
 import yaml
 from training_fixtures import REPOSITORY, noise, params, tracked
 
-from catdog import cnn_training, evaluation, files, lineage, models, paths, publication, registry, suspects, tracking
+from catdog import (
+    cnn_training,
+    evaluation,
+    files,
+    lineage,
+    models,
+    paths,
+    publication,
+    registry,
+    sheets,
+    suspects,
+    tracking,
+)
 from catdog import shards as shards_
 from catdog import trained as trained_
 from catdog.training import Result
@@ -159,6 +171,8 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
     assert comparison.info.status == "FINISHED"
     assert comparison.data.metrics["difference.accuracy"] == found["difference"]["accuracy"]["difference"]
     note = comparison.data.tags["mlflow.note.content"]
+    assert note.split("\n\n")[1].count("](http") == 2  # what stands below is folded
+    assert [each.dataset.name for each in comparison.inputs.dataset_inputs] == ["test"]
     assert found["difference"]["headline"] in note
     assert all(run_of(name)["run_id"] in note for name in evaluation.NAMES)
     [execution] = [tag for tag in comparison.data.tags if tag.startswith("execution.")]
@@ -167,7 +181,7 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
     table = pd.DataFrame(**mlflow.artifacts.load_dict(f"{comparison.info.artifact_uri}/predictions.json"))
     assert "predictions.json" in comparison.data.tags["mlflow.loggedArtifacts"]  # by which the UI knows a table
     assert set(table["id"]) == set(predictions["id"])
-    assert set(table["photograph"]) == set(test.sources)
+    assert set(table["photograph"]) == set(map(sheets.tail, test.sources))
     assert set(table["cnn"]) <= set(P.base.classes)
     assert set(table["right"]) <= {"both", "none", *evaluation.NAMES}
     both = int((table["right"] == "both").sum())

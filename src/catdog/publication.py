@@ -10,7 +10,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from catdog import evaluation, files, lineage, params, paths, registry, shards, tracking
+from catdog import evaluation, files, lineage, params, paths, registry, shards, sheets, tracking
 
 TABLE = "predictions.json"  # as the UI shows tables
 # Of what evaluate leaves in plots/ of each model, what its training run gets.
@@ -142,7 +142,10 @@ def readable(p: params.Params, predictions: pd.DataFrame, test: shards.Shard) ->
     wrong of, with the verdicts in words and the probability of the second class.
     """
     labels = predictions["label"].to_numpy()
-    columns: dict[str, Any] = {"photograph": test.sources, "label": _named(labels, p)}
+    columns: dict[str, Any] = {
+        "photograph": [sheets.tail(source) for source in test.sources],
+        "label": _named(labels, p),
+    }
     doubts, wrong = [], []
     for name in evaluation.NAMES:
         probabilities = predictions[name].to_numpy()
@@ -176,6 +179,7 @@ def _log_exactly(predictions: pd.DataFrame) -> None:
 
 
 def _note(found: dict, links: dict[str, str]) -> str:
+    # The UI folds what is longer than a few lines, so the links come before the words.
     difference = found["difference"]
-    parts = [difference["headline"], difference["words"], *(f"[{text}]({link})" for text, link in links.items())]
-    return "\n\n".join(parts)
+    there = " · ".join(f"[{text}]({link})" for text, link in links.items())
+    return "\n\n".join(part for part in (difference["headline"], there, difference["words"]) if part)

@@ -172,8 +172,7 @@ def training_run(
     # The autologger of system metrics needs the fluent API's notion of an active run.
     with mlflow.start_run(run_id=run_id, log_system_metrics=True) as run:
         _forget_models(client, run)
-        for path in inputs:
-            mlflow.log_input(_dataset(path), context=_context(path))
+        _log_inputs(inputs)
         yield TrainingRun(client, run)
     note.unlink()
 
@@ -184,6 +183,7 @@ def comparison_run(client: mlflow.MlflowClient, *, data: dict, inputs: list[Path
     run_id = _create_run(client, "comparison", parent=_parent(client), inputs=inputs, data=data)
     _log_knobs(client, run_id, knobs)
     with mlflow.start_run(run_id=run_id):
+        _log_inputs(inputs)
         yield run_id
 
 
@@ -348,6 +348,11 @@ def _experiment(client: mlflow.MlflowClient, data: dict) -> str:
 def _source_tags(data: dict) -> dict[str, str]:
     source = data["source"]
     return {f"source.{k}": str(v) for k, v in source.items() if v is not None}
+
+
+def _log_inputs(inputs: list[Path]) -> None:
+    for path in inputs:
+        mlflow.log_input(_dataset(path), context=_context(path))
 
 
 def _dataset(path: Path) -> mlflow.data.dataset.Dataset:
