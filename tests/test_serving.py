@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import keras
 import mlflow
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -374,6 +376,29 @@ def test_a_request_beyond_the_limit_is_refused_whatever_it_says_of_its_length(se
         silent.request("POST", "/invocations", iter([chunk] * (most // len(chunk) + 1)), encode_chunked=True)
     assert silent.getresponse().status == 413
     assert ask(server, {"dataframe_records": [{"image": encoded(PHOTOGRAPHS[0])}]})[0] == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["catdog"], indirect=True)
+def test_under_load_every_answer_is_the_right_one_and_memory_stays_flat(server, expected):
+    port = server.rpartition(":")[2]
+    running = psutil.process_iter(["cmdline"])
+    [process] = [each for each in running if {"uvicorn", port} <= set(each.info["cmdline"] or [])]
+
+    def one(number: int) -> bool:
+        row = number % len(PHOTOGRAPHS)
+        images = [encoded(PHOTOGRAPHS[row])] + [encoded(b"nothing")] * (number % 10 == 0)
+        status, answer = ask(server, {"dataframe_records": [{"image": image} for image in images]})
+        if len(images) == 2:
+            return status == 400 and "row 1: not an image. The other 1 were not answered" in answer["message"]
+        return status == 200 and abs(answer["predictions"][0]["probability"] - expected[row]) < 1e-6
+
+    memory = []
+    with ThreadPoolExecutor(4) as pool:
+        for start in range(0, 600, 200):
+            assert all(pool.map(one, range(start, start + 200)))
+            memory.append(process.memory_info().rss)
+    assert memory[-1] - memory[0] < 20e6
 
 
 @pytest.mark.slow
