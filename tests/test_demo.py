@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import uvicorn
 from conftest import jpeg, photograph
-from registry_fixtures import logged, store  # noqa: F401
 from starlette.testclient import TestClient
 from training_fixtures import params
 
@@ -19,6 +18,7 @@ from catdog import classifier, demo, gradcam, models, photos, verdicts
 from catdog.errors import UserError
 from catdog.verdicts import Judge
 
+pytest_plugins = ["registry_fixtures"]
 CLASSES = ("cat", "dog")
 SIDE, IMAGE_SIZE = 24, 64
 
@@ -139,7 +139,7 @@ def test_samples_show_both_classes_and_the_hard_ones_first(make_shard, tmp_path)
     assert demo.samples(tmp_path / "nowhere.arrow", mistakes, classes=[*CLASSES]) == []
 
 
-def test_the_champion_and_the_newest_of_the_other_are_asked(store):  # noqa: F811
+def test_the_champion_and_the_newest_of_the_other_are_asked(store):
     with pytest.raises(UserError, match="catdog-cnn has no version here"):
         verdicts.judges(store.client)
     for model in ("cnn", "xception", "xception"):
@@ -152,7 +152,7 @@ def test_the_champion_and_the_newest_of_the_other_are_asked(store):  # noqa: F81
     assert not found[0].drawn
 
 
-def test_a_model_that_was_changed_is_not_shown(store):  # noqa: F811
+def test_a_model_that_was_changed_is_not_shown(store):
     store.register("cnn", model_sha256="0" * 64)
     store.register("xception")
     with pytest.raises(UserError, match="is not the model that was logged"):

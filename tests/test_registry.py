@@ -6,6 +6,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from registry_fixtures import (
     BETTER,
     EXPERIMENT,
@@ -411,6 +412,28 @@ def test_of_two_machines_at_the_same_moment_never_both_succeed(store, monkeypatc
     monkeypatch.undo()
     assert sum(isinstance(outcome, deployments.Event) for outcome in outcomes) <= 1
     mlflow.set_tracking_uri(store.client.tracking_uri)
+    check_consistent(store)
+
+
+@pytest.mark.parametrize(
+    ("said", "raised"),
+    [
+        ("(sqlite3.IntegrityError) UNIQUE constraint failed: model_version_tags.key", UserError),
+        ("(psycopg.errors.UniqueViolation) duplicate key value violates unique constraint", UserError),
+        ("no such table", MlflowException),
+    ],
+)
+def test_a_clash_with_another_machine_is_one_line_and_changes_nothing(store, monkeypatch, said, raised):
+    deployed_twice(store)
+    store.register(probabilities=answers())
+
+    def clash(*_):
+        raise MlflowException(said)
+
+    monkeypatch.setattr(store.client, "set_model_version_tag", clash)
+    with pytest.raises(raised, match="at this very moment" if raised is UserError else said):
+        store.promote()
+    monkeypatch.undo()
     check_consistent(store)
 
 

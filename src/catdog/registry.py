@@ -1,8 +1,10 @@
 """Registered models: new versions, the gates before `champion`, and the way back."""
 
 import math
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from catdog.versions import NAMES
 CHALLENGER = "challenger"
 PREDICTIONS = "predictions.parquet"  # artifact of an evaluation: columns id, label, and one per model
 _MAX_WHY = 1000
+_CLASH = re.compile(r"IntegrityError|unique constraint|duplicate entry", re.IGNORECASE)  # as databases word it
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def register(
     """
     name, source = NAMES[model], f"models:/{model_id}"
     said = {**tags, **{key: str(value) for key, value in metrics.items()}, "run_id": run_id, "model": model}
-    with deployments.exclusive(client):
+    with _alone(client):
         known = next((version for version in versions.of(client, name) if version.source == source), None)
         if known is None:
             try:
@@ -112,7 +115,7 @@ def promote(
         UserError: nothing new to promote, no such candidate, or it was never evaluated.
     """
     _check_why(why)
-    with deployments.exclusive(client):
+    with _alone(client):
         if not dry_run:
             deployments.repair(client)
         number = deployments.aliases(client).get(CHAMPION)
@@ -140,7 +143,7 @@ def rollback(
         UserError: there is no such version, it was deleted, never deployed, is the champion, or its file is damaged.
     """
     _check_why(why)
-    with deployments.exclusive(client):
+    with _alone(client):
         deployments.repair(client)
         aliases = deployments.aliases(client)
         target = to if to is not None else aliases.get(PREVIOUS)
@@ -169,7 +172,7 @@ def rollback(
 
 def history(client: MlflowClient) -> list[Deployment]:
     """Every deployment, newest first, after finishing one that was interrupted."""
-    with deployments.exclusive(client):
+    with _alone(client):
         deployments.repair(client)
         aliases = {version: alias for alias, version in deployments.aliases(client).items()}
         there = {int(version.version) for version in versions.of(client, SERVED)}
@@ -206,6 +209,24 @@ def _model(client: MlflowClient, reference: str) -> ModelVersion:
     if isinstance(found, ModelVersion):
         return found
     raise UserError(f"{reference} is a run: name a model, such as models:/{SERVED}@{CHAMPION}")
+
+
+@contextmanager
+def _alone(client: MlflowClient) -> Iterator[None]:
+    """One change of the registry at a time on this machine; of two machines, the one that is told so tries again.
+
+    MLflow refuses the second of two that set the same tag or alias for the first time at once.
+    """
+    with deployments.exclusive(client):
+        try:
+            yield
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" and not _CLASH.search(str(error)):
+                raise
+            raise UserError(
+                "somebody else changed the registry at this very moment: run the command again; a deployment that had "
+                "begun is finished then"
+            ) from None
 
 
 # ---- promotion ------------------------------------------------------------------------------------------------------
