@@ -55,7 +55,7 @@ def postgresql(tmp_path_factory) -> Iterator[str]:
             assert done.returncode == 0, said.read()
 
     try:
-        run(initdb, "-D", str(folder / "data"), "-U", "catdog", "-A", "trust", "--no-sync")
+        run(initdb, "-D", str(folder / "data"), "-U", "catdog", "-A", "trust", "-E", "UTF8", "--no-sync")
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
         run(pg_ctl, "-D", str(folder / "data"), "-w", "-o", options, "start")
         try:
