@@ -1,5 +1,6 @@
 """Tracking in a real store: runs that can be found again, and that a kill or a second evaluation does not blur."""
 
+import http.client
 import http.server
 import json
 import os
@@ -13,6 +14,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import mlflow
 import pytest
+import requests
+from mlflow.exceptions import MlflowException
 from training_fixtures import shard, tracked
 
 from catdog import lineage, paths, tracking
@@ -357,3 +360,14 @@ def test_the_ui_is_entered_where_the_last_comparison_is(client):
     address = tracking.latest_curves(client, ui=ui)
     assert address.startswith(f"{ui}/#/experiments/")
     assert "tags.`execution.e2` = 'member'" in unquote(address)
+
+
+def test_a_server_that_dies_within_an_answer_is_told_whatever_it_raises():
+    network = requests.ConnectionError()
+    network.__context__ = http.client.IncompleteRead(b"half")  # no OSError, unlike most of what a network raises
+    failed = MlflowException("API request failed")
+    failed.__context__ = network
+    with pytest.raises(UserError, match=r"stopped answering \(ConnectionError\)"), tracking.answering():
+        raise failed
+    with pytest.raises(MlflowException, match="refused"), tracking.answering():
+        raise MlflowException("refused")

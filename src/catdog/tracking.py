@@ -15,6 +15,7 @@ from urllib.parse import quote
 import mlflow
 import pandas as pd
 import requests
+import sqlalchemy
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
@@ -62,11 +63,13 @@ def connect() -> mlflow.MlflowClient:
     mlflow.set_tracking_uri(address)
     server = address.startswith(("http://", "https://"))
     try:
+        # MLflow itself would try for minutes.
         if server:
-            # MLflow itself would try for minutes.
             answer = requests.get(f"{address.rstrip('/')}/health", timeout=_SECONDS_TO_ANSWER)
             if answer.status_code >= 500:
                 answer.raise_for_status()
+        elif address.startswith(("postgresql", "mysql")):
+            sqlalchemy.create_engine(address, connect_args={"connect_timeout": _SECONDS_TO_ANSWER}).connect().close()
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
     except (requests.RequestException, MlflowException, SQLAlchemyError, ImportError) as error:
@@ -91,18 +94,21 @@ def answering() -> Iterator[None]:
     try:
         yield
     except (requests.RequestException, SQLAlchemyError, MlflowException) as error:
-        if isinstance(error, MlflowException) and not isinstance(_root(error), requests.RequestException | OSError):
+        # MLflow wraps what the network raised; a server that dies in the middle of an answer raises much.
+        network = [each for each in _causes(error) if isinstance(each, requests.RequestException | OSError)]
+        if isinstance(error, MlflowException) and not network:
             raise
+        what = type(network[-1] if network else error).__name__
         raise UserError(
-            f"the MLflow store {_without_secret(uri())} stopped answering ({type(_root(error)).__name__}): when it is "
-            "back, run the command again; a deployment that had begun is finished then"
+            f"the MLflow store {_without_secret(uri())} stopped answering ({what}): when it is back, "
+            "run the command again; a deployment that had begun is finished then"
         ) from None
 
 
-def _root(error: BaseException) -> BaseException:
-    # MLflow wraps what the network raised.
-    cause = error.__cause__ or error.__context__
-    return _root(cause) if cause else error
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 class TrainingRun:
