@@ -376,6 +376,7 @@ def test_a_champion_that_changed_meanwhile_is_not_overwritten(store):
             store.client,
             action="promote",
             version=1,
+            after=2,
             over=1,
             source="catdog-cnn/1",
             when="",
@@ -387,10 +388,25 @@ def test_a_champion_that_changed_meanwhile_is_not_overwritten(store):
     check_consistent(store)
 
 
+def test_one_that_has_claimed_and_not_yet_moved_the_alias_is_not_overtaken(store, monkeypatch):
+    # Without the lock, as on two machines: the other one judges, deploys, and stops before it moves the alias.
+    deployed_twice(store)
+    common = {"action": "rollback", "over": 2, "source": "catdog-cnn/1", "figures": {}, "experiment": EXPERIMENT}
+    common |= {"version": 1, "when": "", "who": "", "after": deployments.latest(store.client)}
+    with monkeypatch.context() as patch:
+        patch.setattr(deployments, "_apply", lambda *_: None)
+        first = deployments.commit(store.client, why="first", **common)
+    with pytest.raises(UserError, match="is being changed by somebody else"):
+        deployments.commit(store.client, why="second", **common)
+    deployments.repair(store.client)
+    assert deployments.events(store.client)[-1] == first
+    check_consistent(store)
+
+
 def test_of_two_machines_at_the_same_moment_never_both_succeed(store, monkeypatch):
     deployed_twice(store)
     common = {"action": "rollback", "version": 1, "over": 2, "source": "catdog-cnn/1", "figures": {}}
-    common |= {"when": "", "who": ""}
+    common |= {"when": "", "who": "", "after": 2}
     met = threading.Barrier(2)
     seen = deployments._events
 

@@ -105,11 +105,17 @@ def events(client: Any) -> list[Event]:
     return _events(client, run_id) if run_id else []
 
 
+def latest(client: Any) -> int:
+    """The number of the newest event, 0 without one: to be read before the champion that `commit` is to replace."""
+    return max((event.number for event in events(client)), default=0)
+
+
 def commit(
     client: Any,
     *,
     action: str,
     version: int,
+    after: int,
     over: int | None,
     source: str,
     when: str,
@@ -120,11 +126,15 @@ def commit(
 ) -> Event:
     """Make `version` the champion in place of `over`, and log it: what an `Event` holds, but for its number.
 
+    Args:
+        after: `latest`, read before `over` was. Any event since then is somebody else's, though its alias may not
+            have moved yet.
+
     Raises:
         UserError: the champion is no longer `over`, or somebody else deploys at this moment; nothing has changed.
     """
     run_id = _run_id(client) or _new_log(client, experiment)
-    number = max((event.number for event in _events(client, run_id)), default=0) + 1
+    number = after + 1
     event = Event(number, action, version, over, source, when, who, why, figures)
     # Claimed first, compared then: of two that claim the same number at once, each sees the other or only one is late,
     # so never do both go on.
@@ -159,7 +169,7 @@ def repair(client: Any) -> None:
         client.set_tag(run_id, event.key, event.line)
         _apply(client, run_id, event)
     elif tags.get(_PUBLISHED) != last.key:
-        _publish(client, run_id)
+        _publish(client, run_id, last)
 
 
 def _apply(client: Any, run_id: str, event: Event) -> None:
@@ -170,16 +180,17 @@ def _apply(client: Any, run_id: str, event: Event) -> None:
     elif PREVIOUS in aliases(client):
         client.delete_registered_model_alias(SERVED, PREVIOUS)
     client.set_tag(run_id, _APPLIED, event.key)
-    _publish(client, run_id)
+    _publish(client, run_id, event)
 
 
-def _publish(client: Any, run_id: str) -> None:
-    known = _events(client, run_id)
+def _publish(client: Any, run_id: str, last: Event) -> None:
+    # Somebody else's claim of the same number, about to be taken back, is no part of the log.
+    known = [event for event in _events(client, run_id) if event.number < last.number or event.id == last.id]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / LOG
         file.write_text("".join(event.line + "\n" for event in known))
         client.log_artifact(run_id, str(file))
-    client.set_tag(run_id, _PUBLISHED, known[-1].key)
+    client.set_tag(run_id, _PUBLISHED, last.key)
 
 
 def _events(client: Any, run_id: str) -> list[Event]:

@@ -118,7 +118,7 @@ def promote(
     with _alone(client):
         if not dry_run:
             deployments.repair(client)
-        number = deployments.aliases(client).get(CHAMPION)
+        after, number = deployments.latest(client), deployments.aliases(client).get(CHAMPION)
         champion = client.get_model_version(SERVED, str(number)) if number else None
         verdicts: list[Verdict] = []
         for version in _candidates(client, wanted=candidate, champion=champion):
@@ -127,7 +127,9 @@ def promote(
             if not dry_run:
                 _note_gates(client, version, verdict)
             if verdict.passed:
-                event = None if dry_run else _deploy(client, version, number, why=why, who=who, experiment=experiment)
+                if dry_run:
+                    return Promotion(verdicts, None)
+                event = _deploy(client, version, after=after, over=number, why=why, who=who, experiment=experiment)
                 return Promotion(verdicts, event)
             if not dry_run:
                 client.set_registered_model_alias(version.name, CHALLENGER, version.version)
@@ -145,7 +147,7 @@ def rollback(
     _check_why(why)
     with _alone(client):
         deployments.repair(client)
-        aliases = deployments.aliases(client)
+        after, aliases = deployments.latest(client), deployments.aliases(client)
         target = to if to is not None else aliases.get(PREVIOUS)
         if target is None:
             raise UserError("there is no previous champion to go back to: see `catdog history`")
@@ -159,6 +161,7 @@ def rollback(
         return deployments.commit(
             client,
             action="rollback",
+            after=after,
             version=target,
             over=aliases.get(CHAMPION),
             source=versions.source(version),
@@ -334,7 +337,14 @@ def _note_gates(client: MlflowClient, version: ModelVersion, verdict: Verdict) -
 
 
 def _deploy(
-    client: MlflowClient, version: ModelVersion, over: int | None, *, why: str, who: str | None, experiment: str
+    client: MlflowClient,
+    version: ModelVersion,
+    *,
+    after: int,
+    over: int | None,
+    why: str,
+    who: str | None,
+    experiment: str,
 ) -> Event:
     # Until the log has the event, an interruption leaves a version of `catdog` that no alias and no event names.
     copy = client.copy_model_version(versions.uri(version), SERVED)
@@ -351,6 +361,7 @@ def _deploy(
     event = deployments.commit(
         client,
         action="promote",
+        after=after,
         version=int(copy.version),
         over=over,
         source=versions.name(version),
