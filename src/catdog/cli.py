@@ -211,7 +211,7 @@ def ui(port: Port = 5000, host: Host = LOOPBACK) -> None:
     client = tracking.connect()
     address = f"http://{host}:{port}"
     print(f"MLflow UI: {address} (stop with Ctrl-C)")
-    if (charts := tracking.latest_curves(client, ui=address)) != address:
+    if charts := tracking.latest_curves(client, ui=address):
         print(f"both models of the last comparison: {charts}")
     _become("mlflow", "ui", "--backend-store-uri", tracking.uri(), "--host", host, "--port", str(port))
 

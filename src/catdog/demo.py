@@ -76,11 +76,10 @@ def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str]) -> S
         try:
             with one_at_a_time:
                 verdicts = [judge.verdict(data) for judge in judges]
-            photo = photos.standardise(data, image_size=judges[0].classifier.image_size)
         except photos.Unreadable as error:
             return _refusal(f"That is no photograph that can be read: {error}.", 400)
         told = [_told(judge, verdict) for judge, verdict in zip(judges, verdicts, strict=True)]
-        return JSONResponse({"photograph": _address(photo.image), "verdicts": told})
+        return JSONResponse({"photograph": _address(verdicts[0].photograph), "verdicts": told})
 
     async def ask(request: Request) -> Response:
         return await run_in_threadpool(answer, await request.body())

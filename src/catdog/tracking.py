@@ -251,15 +251,15 @@ def curves(experiment_id: str, execution: str, *, ui: str | None = None) -> str:
     return f"{ui or _ui()}/#/experiments/{experiment_id}/runs?searchFilter={members}&compareRunsMode=CHART"
 
 
-def latest_curves(client: mlflow.MlflowClient, *, ui: str) -> str:
-    """The address of the charts of the last comparison in the UI at `ui`, or that of the UI where there is none."""
+def latest_curves(client: mlflow.MlflowClient, *, ui: str) -> str | None:
+    """The address of the charts of the last comparison in the UI at `ui`, if there was one."""
     experiments = [found.experiment_id for found in client.search_experiments()]
     runs = client.search_runs(experiments, "tags.model = 'comparison'", order_by=["start_time DESC"], max_results=1)
     for run in runs:
         for tag in run.data.tags:
             if tag.startswith(EXECUTION):
                 return curves(run.info.experiment_id, tag.removeprefix(EXECUTION), ui=ui)
-    return ui
+    return None
 
 
 def side_by_side(experiment_id: str, run_ids: list[str]) -> str:

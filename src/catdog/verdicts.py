@@ -23,12 +23,14 @@ class Verdict:
     Attributes:
         label: the class that it takes the photograph for.
         probability: of the second class, whatever the label.
+        photograph: uint8 (height, width, 3) RGB: upright and shrunk, as the model's input is made from it.
         overlay: uint8 (height, width, 3) RGB: the photograph, the redder the more a place spoke for the label.
         milliseconds: from the photograph's bytes to the probability.
     """
 
     label: str
     probability: float
+    photograph: np.ndarray
     overlay: np.ndarray
     milliseconds: float
 
@@ -71,7 +73,7 @@ class Judge:
         label = self.classifier.label(probability)
         second = np.array([label == self.classifier.classes[1]])
         [heat] = gradcam.maps(self.network, pixels, second=second)
-        return Verdict(label, probability, gradcam.overlay(photo.image, heat), milliseconds)
+        return Verdict(label, probability, photo.image, gradcam.overlay(photo.image, heat), milliseconds)
 
 
 def judges(client: MlflowClient) -> list[Judge]:
