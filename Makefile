@@ -29,7 +29,7 @@ env: .venv/.ready  ## The environment alone: .venv, from requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip sync --python $(BIN)/python --quiet --compile-bytecode --require-hashes requirements.lock
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m catdog.plots_page .dvc/plots.html
+	@$(BIN)/python -m catdog.commands.plots_page .dvc/plots.html
 	@$(BIN)/dvc config --local plots.html_template plots.html
 	@touch $@
 

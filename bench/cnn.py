@@ -14,8 +14,9 @@ import common
 import pandas as pd
 from common import Figure
 
-from catdog import files, params, paths, shards
-from catdog.errors import UserError, run
+from catdog.base import files, params, paths
+from catdog.base.errors import UserError, run
+from catdog.photographs import shards
 
 # https://keras.io/examples/vision/image_classification_from_scratch as of November 2022. Its log is the better one:
 # with Adam at 3e-4 and dropout 0.25, as since Keras 3, a published log reaches 90 % at epoch 8 and 95 % never.
@@ -91,7 +92,7 @@ def epochs_to(history: pd.DataFrame, accuracy: float) -> int | None:
 
 def our_epochs(history: pd.DataFrame, *, count: int, folder: Path) -> dict[str, Callable[[], object]]:
     """Our training of `count` photographs at each image size of the last run, its input included."""
-    from catdog import cnn_training
+    from catdog.training.cnn import recipe
 
     p = params.load()
     sizes = history.groupby("image_size").size()
@@ -100,13 +101,13 @@ def our_epochs(history: pd.DataFrame, *, count: int, folder: Path) -> dict[str, 
     train = common.sample(paths.TRAIN, count, folder)
     augmented = common.sample(paths.AUGMENTED_TRAIN, count, folder, per_photograph=p.augment.variants)
     val = common.sample(paths.VAL, 1, folder)
-    model = cnn_training.network(p, photographs=count)
+    model = recipe.compiled(p, photographs=count)
 
     def arm(phase: Any) -> Callable[[], object]:
         batches_of, _ = phase.load()
         return lambda: model.fit(batches_of(1), shuffle=False, verbose=0)
 
-    phases = cnn_training.phases(p, train=train, augmented=augmented, val=val)
+    phases = recipe.phases(p, train=train, augmented=augmented, val=val)
     return {f"ours {phase.image_size} px": arm(phase) for phase in phases}
 
 

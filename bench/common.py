@@ -13,7 +13,8 @@ import machine
 from rich.console import Console
 from rich.table import Table
 
-from catdog import files, paths, shards
+from catdog.base import files, paths
+from catdog.photographs import shards
 
 RESULTS = Path("bench/results")
 PACKAGES = ("tensorflow", "keras", "openvino", "numpy", "opencv-python-headless")

@@ -8,9 +8,10 @@ import common
 import numpy as np
 from common import Figure
 
-from catdog import params, paths, photos, shards
-from catdog.errors import UserError, run
-from catdog.progress import track
+from catdog.base import params, paths
+from catdog.base.errors import UserError, run
+from catdog.base.progress import track
+from catdog.photographs import photos, shards
 
 BATCH = 16  # the engine's own, as features.extract has it
 TOLERANCE = 0.001  # of 1: a tenth of a point of accuracy
@@ -20,7 +21,8 @@ def main() -> None:
     given = common.arguments(__doc__, rounds=1)
     import keras
 
-    from catdog import engines, precision
+    from catdog.training.loop import precision
+    from catdog.training.xception import engines
 
     p = params.load()
     path = paths.MODELS["xception"] / "model.keras"

@@ -12,8 +12,9 @@ import common
 import numpy as np
 from common import Figure
 
-from catdog import params, paths, photos, shards
-from catdog.errors import UserError, run
+from catdog.base import params, paths
+from catdog.base.errors import UserError, run
+from catdog.photographs import photos, shards
 
 BATCH = 16  # the engine's own, as features.extract has it
 PREDICT_BATCH = 32  # the default of `predict`
@@ -22,7 +23,8 @@ SIDE, PRODUCTS = 4096, 4  # square matrices of the peak, and how many products o
 
 def main() -> None:
     given = common.arguments(__doc__, rounds=5)
-    from catdog import engines, precision, weights
+    from catdog.training.loop import precision
+    from catdog.training.xception import engines, weights
 
     t = params.load().train_xception
     ours_count, theirs_count = (32, 32) if given.quick else (256, 64)

@@ -17,8 +17,8 @@ import common
 import numpy as np
 from common import Figure
 
-from catdog import params, paths
-from catdog.errors import run
+from catdog.base import params, paths
+from catdog.base.errors import run
 
 SIDE = 128  # pixels, of the comparison
 GOAL = 3
@@ -29,12 +29,12 @@ def main() -> None:
     given = common.arguments(__doc__, rounds=3)
     import tensorflow as tf
 
-    from catdog import cnn_training
+    from catdog.training.cnn import recipe
 
     p = params.load()
     count = 256 if given.quick else 1024
     sizes = sorted({*p.train_cnn.image_sizes, SIDE})
-    model = cnn_training.network(p, photographs=count)
+    model = recipe.compiled(p, photographs=count)
     model.train_on_batch(
         np.zeros((2, sizes[0], sizes[0], 3), np.uint8), np.zeros((2, 1))
     )  # metrics that `fit` asks for
@@ -82,10 +82,10 @@ def main() -> None:
 
 def our_inputs(p: params.Params, *, sizes: list[int], count: int, folder: Path) -> dict[int, Callable[[], Any]]:
     """At each size, a function to the batches of an epoch of `count` photographs, another epoch at each call."""
-    from catdog import cnn_training
+    from catdog.training.cnn import recipe
 
     knobs = p.train_cnn.model_copy(update={"image_sizes": sizes, "epochs": [1] * len(sizes)})
-    phases = cnn_training.phases(
+    phases = recipe.phases(
         p.model_copy(update={"train_cnn": knobs}),
         train=common.sample(paths.TRAIN, count, folder),
         augmented=common.sample(paths.AUGMENTED_TRAIN, count, folder, per_photograph=p.augment.variants),

@@ -23,10 +23,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from catdog import duplicates, files, fingerprints, inspection, parallel, params, paths, photos, shards, sources
-from catdog.archives import File
-from catdog.inspection import Finding
-from catdog.progress import track
+from catdog.base import files, params, paths
+from catdog.base.progress import track
+from catdog.photographs import parallel, photos, shards
+from catdog.preparation import duplicates, fingerprints, inspection, sources
+from catdog.preparation.archives import File
+from catdog.preparation.inspection import Finding
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"

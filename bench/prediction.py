@@ -13,8 +13,11 @@ import numpy as np
 import zipped
 from common import Figure
 
-from catdog import classifier, memory, params, paths, prediction
-from catdog.errors import UserError, run
+from catdog.answers import classifier
+from catdog.base import params, paths
+from catdog.base.errors import UserError, run
+from catdog.commands import prediction
+from catdog.training.loop import memory
 
 GOAL = 0.9
 COUNTS = {"cnn": 1200, "xception": 120}

@@ -22,8 +22,10 @@ from common import Figure
 from PIL import Image
 from PIL import __version__ as pillow_version
 
-from catdog import duplicates, inspection, parallel, params, shards, sources, splits
-from catdog.errors import UserError, run
+from catdog.base import params
+from catdog.base.errors import UserError, run
+from catdog.photographs import parallel, shards
+from catdog.preparation import duplicates, inspection, sources, splits
 
 PHOTOGRAPHS = 6_000
 GOALS = {"pillow": 2, "keras": 1}

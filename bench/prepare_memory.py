@@ -19,8 +19,8 @@ import psutil
 import zipped
 from common import Figure
 
-from catdog import paths
-from catdog.errors import UserError, run
+from catdog.base import paths
+from catdog.base.errors import UserError, run
 
 GOAL = 0.9
 SECONDS_BETWEEN_LOOKS = 0.02

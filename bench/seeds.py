@@ -16,8 +16,9 @@ import common
 import numpy as np
 from common import Figure
 
-from catdog import files, params, paths, shards
-from catdog.errors import run
+from catdog.base import files, params, paths
+from catdog.base.errors import run
+from catdog.photographs import shards
 
 FOLDER = paths.CHECKPOINTS / "seeds"
 GOAL = 0.9
@@ -71,12 +72,13 @@ def arguments() -> argparse.Namespace:
 
 def one(p: params.Params, *, seed: int, photographs: int) -> dict[str, float]:
     """Train with one seed and measure on the test photographs, or give what was found before."""
-    from catdog import cnn_training, trained, training
-    from catdog.checkpoints import Checkpoint
+    from catdog.training.cnn import recipe
+    from catdog.training.loop import fitting, outcome
+    from catdog.training.loop.checkpoints import Checkpoint
 
     p = p.model_copy(update={"base": p.base.model_copy(update={"seed": seed})})
     inputs = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL, paths.TEST]
-    depends = f"{trained.fingerprint(p, 'train_cnn', inputs)}-{photographs}"
+    depends = f"{outcome.fingerprint(p, 'train_cnn', inputs)}-{photographs}"
     kept = FOLDER / f"{seed}.json"
     if kept.exists() and (known := files.read_json(kept))["depends"] == depends:
         return known
@@ -85,17 +87,17 @@ def one(p: params.Params, *, seed: int, photographs: int) -> dict[str, float]:
     train = common.sample(paths.TRAIN, photographs, FOLDER)
     augmented = common.sample(paths.AUGMENTED_TRAIN, photographs, FOLDER, per_photograph=variants)
     val, test = shards.Shard(paths.VAL), shards.Shard(paths.TEST)
-    model = cnn_training.network(p, photographs=len(train))
-    result = training.fit(
+    model = recipe.compiled(p, photographs=len(train))
+    result = fitting.fit(
         model,
-        cnn_training.phases(p, train=train, augmented=augmented, val=val),
+        recipe.phases(p, train=train, augmented=augmented, val=val),
         patience=p.train_cnn.patience,
         checkpoint=Checkpoint(FOLDER / f"{seed}.npz", fingerprint=depends),
         on_epoch=lambda row: None,
     )
     found = {
         "depends": depends,
-        "test_accuracy": accuracy(cnn_training.finished(model, p.train_cnn), test, size=p.train_cnn.image_sizes[-1]),
+        "test_accuracy": accuracy(recipe.finished(model, p.train_cnn), test, size=p.train_cnn.image_sizes[-1]),
         "minutes": result.seconds / 60,
         "photographs": len(train),
         "test_photographs": len(test),
@@ -106,7 +108,7 @@ def one(p: params.Params, *, seed: int, photographs: int) -> dict[str, float]:
 
 
 def accuracy(model: Any, shard: shards.Shard, *, size: int) -> float:
-    from catdog import batches
+    from catdog.training.loop import batches
 
     pixels = batches.Pixels([shard], size=size, what="decoding test")
     data = batches.InOrder(pixels.array, pixels.labels, batch_size=256)

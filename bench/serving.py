@@ -23,8 +23,8 @@ import psutil
 import zipped
 from common import Figure
 
-from catdog import tracking, versions
-from catdog.errors import UserError, run
+from catdog.base.errors import UserError, run
+from catdog.tracking import runs, versions
 
 SECONDS = 90
 CLIENTS = 2
@@ -54,7 +54,7 @@ def main() -> None:
 
 def measured(name: str, photographs: Path, *, seconds: float) -> list[Figure]:
     """The figures of the newest version of one model."""
-    client = tracking.connect()
+    client = runs.connect()
     known = versions.of(client, versions.NAMES[name])
     if not known:
         raise UserError(f"{versions.NAMES[name]} has no version here: run the pipeline first (dvc repro)")

@@ -17,8 +17,9 @@ import numpy as np
 import psutil
 from common import Figure
 
-from catdog import params, paths, shards
-from catdog.errors import UserError, run
+from catdog.base import params, paths
+from catdog.base.errors import UserError, run
+from catdog.photographs import shards
 
 COUNTS = (5_000, 20_000)
 SECONDS_BETWEEN_LOOKS = 0.1
@@ -79,8 +80,9 @@ def private(process: psutil.Process) -> int:
 
 
 def cnn_epoch(count: int, folder: Path) -> None:
-    from catdog import cnn_training, training
-    from catdog.checkpoints import Checkpoint
+    from catdog.training.cnn import recipe
+    from catdog.training.loop import fitting
+    from catdog.training.loop.checkpoints import Checkpoint
 
     p = params.load()
     t = p.train_cnn.model_copy(update={"image_sizes": p.train_cnn.image_sizes[:1], "epochs": [1]})
@@ -91,15 +93,15 @@ def cnn_epoch(count: int, folder: Path) -> None:
         path = folder / f"{name}.arrow"
         shards.write(path, (whole.row(index % len(whole)) for index in range(rows)))
         parts[name] = shards.Shard(path)
-    model = cnn_training.network(p, photographs=count)
-    phases = cnn_training.phases(p, **parts)
+    model = recipe.compiled(p, photographs=count)
+    phases = recipe.phases(p, **parts)
     checkpoint = Checkpoint(folder / "cnn.npz", fingerprint="")
-    training.fit(model, phases, patience=1, checkpoint=checkpoint, on_epoch=lambda row: None)
+    fitting.fit(model, phases, patience=1, checkpoint=checkpoint, on_epoch=lambda row: None)
 
 
 def xception_epoch(count: int, folder: Path) -> None:
-    from catdog import xception_training
-    from catdog.checkpoints import Checkpoint
+    from catdog.training.loop.checkpoints import Checkpoint
+    from catdog.training.xception import recipe
 
     p = params.load()
     t = p.train_xception.model_copy(update={"epochs": 1})
@@ -110,7 +112,7 @@ def xception_epoch(count: int, folder: Path) -> None:
             file.write(rng.normal(size=width).astype(np.float32).tobytes())
     features = np.memmap(folder / "features", np.float32, mode="r", shape=(rows, width))
     labels = rng.integers(0, 2, rows).astype(np.int8)
-    xception_training.train_head(
+    recipe.train_head(
         p.model_copy(update={"train_xception": t}),
         train=(features[:count], labels[:count]),
         val=(features[count:], labels[count:]),

@@ -16,8 +16,9 @@ import common
 import numpy as np
 from common import Figure
 
-from catdog import files, params, paths, photos, shards
-from catdog.errors import UserError, run
+from catdog.base import files, params, paths
+from catdog.base.errors import UserError, run
+from catdog.photographs import photos, shards
 
 # https://keras.io/guides/transfer_learning in the version that logs 20 epochs
 SIDE, BATCH, EPOCHS = 150, 32, 20
@@ -27,7 +28,8 @@ GOAL = 40
 
 def main() -> None:
     given = common.arguments(__doc__, rounds=3)
-    from catdog import engines, precision, weights
+    from catdog.training.loop import precision
+    from catdog.training.xception import engines, weights
 
     try:
         recorded = files.read_json(paths.train_metrics("xception"))
@@ -104,8 +106,8 @@ def our_stage(p: params.Params, *, side: int, count: int | None) -> tuple[float,
 
     `count`: of so many photographs of each split alone.
     """
-    from catdog import features, weights, xception_training
-    from catdog.checkpoints import Checkpoint
+    from catdog.training.loop.checkpoints import Checkpoint
+    from catdog.training.xception import features, recipe, weights
 
     knobs = p.train_xception.model_copy(update={"image_size": side})
     p = p.model_copy(update={"train_xception": knobs})
@@ -122,7 +124,7 @@ def our_stage(p: params.Params, *, side: int, count: int | None) -> tuple[float,
             return features.extract(list(of), model=base, folder=folder, **given).rows
 
         started = time.perf_counter()
-        model, _ = xception_training.train(
+        model, _ = recipe.train(
             p,
             base,
             extract(train, val),

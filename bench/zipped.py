@@ -7,8 +7,8 @@ from pathlib import Path
 
 import common
 
-from catdog import paths
-from catdog.errors import UserError
+from catdog.base import paths
+from catdog.base.errors import UserError
 
 
 def arguments(description: str, *, default: str, rounds: int) -> argparse.Namespace:

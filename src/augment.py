@@ -2,9 +2,11 @@
 
 import numpy as np
 
-from catdog import augmentation, params, paths, photos, shards, sheets
-from catdog.errors import run
-from catdog.progress import track
+from catdog.base import params, paths
+from catdog.base.errors import run
+from catdog.base.progress import track
+from catdog.photographs import augmentation, photos, shards
+from catdog.pictures import sheets
 
 SHOWN = 12
 

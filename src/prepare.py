@@ -1,22 +1,11 @@
 """Photographs in data/raw -> checked, upright, deduplicated, shrunk and split shards, and an account of every file."""
 
-from catdog import (
-    data_sheets,
-    duplicates,
-    fetching,
-    files,
-    inspection,
-    manifest,
-    params,
-    paths,
-    shards,
-    sizes,
-    sources,
-    splits,
-    style,
-)
-from catdog.errors import run
-from catdog.progress import track
+from catdog.base import files, params, paths
+from catdog.base.errors import run
+from catdog.base.progress import track
+from catdog.photographs import shards
+from catdog.pictures import style
+from catdog.preparation import contact_sheets, duplicates, fetching, inspection, manifest, sizes, sources, splits
 
 
 def main() -> None:
@@ -41,7 +30,7 @@ def main() -> None:
             shards.write(paths.PREPARED / f"{split}.arrow", inspection.unspool(findings, spool, split))
         source = sources.describe(paths.RAW)
         note = style.note(source["kind"])
-        data_sheets.draw(findings, spool, classes=base.classes, seed=base.seed, note=note)
+        contact_sheets.draw(findings, spool, classes=base.classes, seed=base.seed, note=note)
         sizes.draw(account, paths.SIZES, classes=base.classes, image_size=prepare.image_size, note=note)
     finally:
         inspection.remove(spool)

@@ -1,7 +1,11 @@
 """Training photographs and their variants -> a convolutional network of our own, trained from scratch."""
 
-from catdog import cnn_training, memory, params, paths, shards, strategies, tracking, trained, training
-from catdog.errors import run
+from catdog.base import params, paths
+from catdog.base.errors import run
+from catdog.photographs import shards
+from catdog.tracking import runs
+from catdog.training.cnn import recipe
+from catdog.training.loop import fitting, memory, outcome, strategies
 
 NAME = "cnn"
 INPUTS = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL]
@@ -9,22 +13,22 @@ INPUTS = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL]
 
 def main() -> None:
     p = params.load()
-    client = tracking.connect()
+    client = runs.connect()
     train, augmented, val = (shards.Shard(path) for path in INPUTS)
 
-    with trained.tracked(client, NAME, p, inputs=INPUTS) as (tracked, checkpoint):
-        model = cnn_training.network(p, photographs=len(train))
+    with outcome.tracked(client, NAME, p, inputs=INPUTS) as (tracked, checkpoint):
+        model = recipe.compiled(p, photographs=len(train))
         with memory.watched() as peak:
-            result = training.fit(
+            result = fitting.fit(
                 model,
-                cnn_training.phases(p, train=train, augmented=augmented, val=val),
+                recipe.phases(p, train=train, augmented=augmented, val=val),
                 patience=p.train_cnn.patience,
                 checkpoint=checkpoint(NAME),
                 on_epoch=tracked.epoch,
             )
-        trained.leave(
+        outcome.leave(
             NAME,
-            cnn_training.finished(model, p.train_cnn),
+            recipe.finished(model, p.train_cnn),
             result,
             tracked,
             p=p,

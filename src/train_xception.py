@@ -1,7 +1,11 @@
 """Training photographs -> Xception with ImageNet weights under a head of our own."""
 
-from catdog import features, memory, params, paths, shards, strategies, tracking, trained, weights, xception_training
-from catdog.errors import run
+from catdog.base import params, paths
+from catdog.base.errors import run
+from catdog.photographs import shards
+from catdog.tracking import runs
+from catdog.training.loop import memory, outcome, strategies
+from catdog.training.xception import features, recipe, weights
 
 NAME = "xception"
 INPUTS = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL]
@@ -10,13 +14,13 @@ INPUTS = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL]
 def main() -> None:
     p = params.load()
     t = p.train_xception
-    client = tracking.connect()
+    client = runs.connect()
     train, augmented, val = (shards.Shard(path) for path in INPUTS)
     used = [train, augmented] if t.augmented else [train]
     with strategies.scope(p.train.strategy):
         base, origin = weights.load_xception(t.weights, image_size=t.image_size)
 
-    with trained.tracked(client, NAME, p, inputs=INPUTS, also=origin["sha256"]) as (tracked, checkpoint):
+    with outcome.tracked(client, NAME, p, inputs=INPUTS, also=origin["sha256"]) as (tracked, checkpoint):
         tracked.tags({f"weights.{key}": value for key, value in origin.items()})
         with memory.watched() as peak:
             frozen = features.extract(
@@ -26,10 +30,10 @@ def main() -> None:
                 image_size=t.image_size,
                 precision=t.precision,
             )
-            model, result = xception_training.train(
+            model, result = recipe.train(
                 p, base, frozen.rows, train=used, val=val, checkpoint=checkpoint, on_epoch=tracked.epoch
             )
-        trained.leave(
+        outcome.leave(
             NAME,
             model,
             result,

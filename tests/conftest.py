@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from catdog import params, photos, shards
+from catdog.base import params
+from catdog.photographs import photos, shards
 
 ROOT = Path(__file__).parents[1]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

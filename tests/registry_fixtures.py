@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from catdog import deployments, lineage, params, registry, serving
-from catdog.errors import UserError
+from catdog.base import params
+from catdog.base.errors import UserError
+from catdog.tracking import deployments, lineage, promotion, serving
 
 EXPERIMENT = "deployments-of-tests"
 LABELS = np.arange(400) % 2
@@ -104,14 +105,14 @@ class Store:
         tags = said | {key: value for key, value in other.items() if key not in figures}
         metrics = {key: other.get(key, value) for key, value in figures.items()}
         metrics = {key: value for key, value in metrics.items() if value is not None}
-        return registry.register(self.client, model, model_id=model_id, run_id=run_id, tags=tags, metrics=metrics)
+        return promotion.register(self.client, model, model_id=model_id, run_id=run_id, tags=tags, metrics=metrics)
 
-    def promote(self, candidate=None, *, client=None, **other) -> registry.Promotion:
+    def promote(self, candidate=None, *, client=None, **other) -> promotion.Promotion:
         known = {"p": P, "experiment": EXPERIMENT, "why": "a test", "who": "tester"}
-        return registry.promote(client or self.client, candidate=candidate, **(known | other))
+        return promotion.promote(client or self.client, candidate=candidate, **(known | other))
 
     def rollback(self, to=None, **other) -> deployments.Event:
-        return registry.rollback(self.client, to=to, **({"experiment": EXPERIMENT, "why": "it barked"} | other))
+        return promotion.rollback(self.client, to=to, **({"experiment": EXPERIMENT, "why": "it barked"} | other))
 
     def aliases(self) -> dict[str, int]:
         return deployments.aliases(self.client)

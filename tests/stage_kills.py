@@ -10,8 +10,8 @@ from typing import IO
 import numpy as np
 from training_fixtures import REPOSITORY, kill
 
-from catdog import tracking
-from catdog.progress import EpochBar
+from catdog.base.progress import EpochBar
+from catdog.tracking import runs
 
 
 def _in_epoch(number: int) -> None:
@@ -34,8 +34,8 @@ def _before_the_first_epoch() -> None:
 
 
 def _before_logging(number: int) -> None:
-    log = tracking.TrainingRun.epoch
-    tracking.TrainingRun.epoch = (  # type: ignore[method-assign]
+    log = runs.TrainingRun.epoch
+    runs.TrainingRun.epoch = (  # type: ignore[method-assign]
         lambda self, row: kill() if row["epoch"] == number else log(self, row)
     )
 
@@ -54,14 +54,14 @@ def _while_writing(number: int) -> None:
 
 
 def _before_leaving() -> None:
-    from catdog import serving
+    from catdog.tracking import serving
 
     log = serving.log_served_model
     serving.log_served_model = lambda **knobs: log(**knobs) and kill()
 
 
 def _in_features() -> None:
-    from catdog import features
+    from catdog.training.xception import features
 
     write = features._write
     features._ROWS_PER_FILE = 8

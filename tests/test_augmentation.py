@@ -11,7 +11,8 @@ from conftest import ROOT, jpeg, photograph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catdog import augmentation, params, photos, shards
+from catdog.base import params
+from catdog.photographs import augmentation, photos, shards
 
 NAMES = augmentation.EVERY_EPOCH + augmentation.WRITTEN_ONLY
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text())["augment"]

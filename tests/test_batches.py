@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_fixtures import VARIANTS, params, shard
 
-from catdog import augmentation, batches, parallel, paths
-from catdog.errors import UserError
+from catdog.base import paths
+from catdog.base.errors import UserError
+from catdog.photographs import augmentation, parallel
+from catdog.training.loop import batches
 
 PHOTOGRAPHS = 12
 

@@ -5,8 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from catdog import data_sheets, fingerprints, inspection, paths, photos, shards, sheets
-from catdog.inspection import Finding
+from catdog.base import paths
+from catdog.photographs import photos, shards
+from catdog.pictures import sheets
+from catdog.preparation import contact_sheets, fingerprints, inspection
+from catdog.preparation.inspection import Finding
 
 CLASSES = ["cat", "dog"]
 LOOKS_LIKE = "conflicting labels: looks like "
@@ -62,7 +65,7 @@ def test_the_sheet_of_a_class_shows_its_training_photographs_and_no_others(spool
         kept("zip/Cat/5.jpg", colour=(0, 250, 250), split="", reason="duplicate: same bytes as zip/Cat/1.jpg"),
     ]
     path = tmp_path / "cat.png"
-    data_sheets.photographs(findings, spooled(findings), path, label=0, name="cat", seed=7)
+    contact_sheets.photographs(findings, spooled(findings), path, label=0, name="cat", seed=7)
     for colour, there in {(250, 0, 0): True, (0, 250, 0): True, (0, 0, 250): False, (0, 250, 250): False}.items():
         assert has_colour(path, colour) == there
     assert not has_colour(path, (250, 250, 0))
@@ -77,7 +80,7 @@ def test_many_photographs_are_sampled_and_fit_into_a_small_file(spooled, tmp_pat
         finding.jpeg = photos.encode(photograph(number, (320, 240)))
     pixels = spooled(findings)
     for name in ("one", "again"):
-        data_sheets.photographs(findings, pixels, tmp_path / name, label=0, name="cat", seed=7)
+        contact_sheets.photographs(findings, pixels, tmp_path / name, label=0, name="cat", seed=7)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "again").read_bytes()
     assert (tmp_path / "one").stat().st_size < 400_000
     [([block], title, _), _] = shown
@@ -89,7 +92,7 @@ def test_many_photographs_are_sampled_and_fit_into_a_small_file(spooled, tmp_pat
 
 @given(st.integers(0, 300), st.integers(1, 50), st.integers(0, 2**32))
 def test_a_sample_is_spread_evenly(total, count, seed):
-    sample = data_sheets._sample(list(range(total)), count, seed=seed)
+    sample = contact_sheets._sample(list(range(total)), count, seed=seed)
     assert len(sample) == len(set(sample)) == min(total, count)
     assert sample == sorted(sample)
     if total > count:
@@ -102,7 +105,7 @@ def test_every_category_of_refusal_is_shown_with_its_reasons(spooled, tmp_path, 
     findings += [kept("zip/Cat/copy.jpg", colour=(0, 250, 0), reason="duplicate: same bytes as zip/Cat/a.jpg")]
     findings += [kept("zip/Cat/a.jpg", colour=(250, 0, 0))]
     path = tmp_path / "refused.png"
-    data_sheets.refused(findings, spooled(findings), path)
+    contact_sheets.refused(findings, spooled(findings), path)
     [(blocks, title, _)] = shown
     assert title == "Refused: 1,041 of 1,042 files"
     by_heading = {block.heading: block for block in blocks}
@@ -117,7 +120,7 @@ def test_every_category_of_refusal_is_shown_with_its_reasons(spooled, tmp_path, 
 
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=40))
 def test_as_many_refused_are_shown_as_there_is_room_for(sizes):
-    each = data_sheets._each(sizes)
+    each = contact_sheets._each(sizes)
     assert each >= 1
     assert each == 1 or sum(min(size, each) for size in sizes) <= 30
     assert each == 6 or sum(min(size, each + 1) for size in sizes) > 30
@@ -133,7 +136,7 @@ def test_near_duplicates_of_both_classes_come_first(spooled, tmp_path, shown):
         kept("Dog/3.jpg", group="g2", label=1, reason=LOOKS_LIKE + "Cat/3.jpg (cat)", split=""),
     ]
     path = tmp_path / "near.png"
-    data_sheets.near_duplicates(findings, spooled(findings), path, classes=CLASSES, seed=7)
+    contact_sheets.near_duplicates(findings, spooled(findings), path, classes=CLASSES, seed=7)
     [([both, cats], title, _)] = shown
     assert title == "Near duplicates: 2 groups"
     assert both.heading == "cat and dog\n3 photographs"
@@ -151,7 +154,7 @@ def test_many_near_duplicates_are_a_sample_with_all_of_both_classes(spooled, tmp
         kept(f"{name}/{n}.jpg", label=label, group=f"h{n}") for n in range(5) for label, name in enumerate("CD")
     ]
     pixels = spooled(findings)
-    data_sheets.near_duplicates(findings, pixels, tmp_path / "near.png", classes=CLASSES, seed=7)
+    contact_sheets.near_duplicates(findings, pixels, tmp_path / "near.png", classes=CLASSES, seed=7)
     [(blocks, title, _)] = shown
     assert title == f"Near duplicates: 105 groups, {len(blocks)} shown"
     assert [block.heading.startswith("cat and dog\n") for block in blocks[:6]] == [True] * 5 + [False]
@@ -165,7 +168,7 @@ def test_nothing_to_show_is_said(spooled, tmp_path, shown, monkeypatch):
     monkeypatch.chdir(tmp_path)
     findings = [kept("Cat/1.jpg"), kept("Dog/1.jpg", label=1)]
     spooled(findings)
-    data_sheets.draw(findings, tmp_path / "spool.arrow", classes=CLASSES, seed=7, note="drawings")
+    contact_sheets.draw(findings, tmp_path / "spool.arrow", classes=CLASSES, seed=7, note="drawings")
     assert [title for _, title, _ in shown] == [
         "cat: 1 of 1 training photographs",
         "dog: 1 of 1 training photographs",

@@ -14,9 +14,13 @@ from conftest import jpeg, photograph
 from starlette.testclient import TestClient
 from training_fixtures import params
 
-from catdog import classifier, demo, gradcam, models, photos, verdicts
-from catdog.errors import UserError
-from catdog.verdicts import Judge
+from catdog.answers import classifier
+from catdog.base.errors import UserError
+from catdog.commands import demo, verdicts
+from catdog.commands.verdicts import Judge
+from catdog.evaluation import gradcam
+from catdog.photographs import photos
+from catdog.training.cnn import network
 
 pytest_plugins = ["registry_fixtures"]
 CLASSES = ("cat", "dog")
@@ -25,12 +29,12 @@ SIDE, IMAGE_SIZE = 24, 64
 
 def judge(kind: str, *, champion: bool = False, drawn: bool = False) -> Judge:
     keras.utils.set_random_seed(len(kind))
-    network = models.cnn(params().train_cnn, image_size=SIDE)
+    model = network.cnn(params().train_cnn, image_size=SIDE)
     # An untrained one says nearly the same of everything.
-    network.get_layer("probability").set_weights([w * 3 for w in network.get_layer("probability").get_weights()])
-    found = classifier.of(network, classes=CLASSES, image_size=IMAGE_SIZE, threshold=0.5)
+    model.get_layer("probability").set_weights([w * 3 for w in model.get_layer("probability").get_weights()])
+    found = classifier.of(model, classes=CLASSES, image_size=IMAGE_SIZE, threshold=0.5)
     name = "catdog/2" if champion else f"catdog-{kind}/1"
-    return Judge(kind, name, champion, 0.969, drawn, found, network)
+    return Judge(kind, name, champion, 0.969, drawn, found, model)
 
 
 @pytest.fixture(scope="module")

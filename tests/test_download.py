@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from catdog import download
-from catdog.errors import UserError
+from catdog.base import download
+from catdog.base.errors import UserError
 
 BODY = random.Random(0).randbytes(2_000_003)
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -263,7 +263,9 @@ def test_reach_gives_up_in_time_on_a_server_that_says_nothing():
 
 def test_killed_in_the_middle_then_again(site, tmp_path):
     site.pause = 0.02
-    code = f"from pathlib import Path; from catdog import download; download.download({site.address!r}, Path('file'))"
+    code = (
+        f"from pathlib import Path; from catdog.base import download; download.download({site.address!r}, Path('file'))"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
     part = tmp_path / "file.part"
     _wait_until(lambda: part.exists() and part.stat().st_size > 500_000)

@@ -13,8 +13,9 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from catdog import animals, drawings, photos, scenery
-from catdog.errors import UserError
+from catdog.base.errors import UserError
+from catdog.photographs import photos
+from catdog.preparation.drawn import animals, drawings, scenery
 
 CLASSES = ["cat", "dog"]
 SHAPE = {"ears", "muzzle", "mouth_open", "pupil"}  # what may tell the classes apart, beside the skeleton itself

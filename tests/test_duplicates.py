@@ -14,8 +14,10 @@ from conftest import ROOT, photograph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catdog import archives, drawings, duplicates, fingerprints, inspection, neighbours, photos, splits
-from catdog.inspection import Finding
+from catdog.photographs import photos
+from catdog.preparation import archives, duplicates, fingerprints, inspection, neighbours, splits
+from catdog.preparation.drawn import drawings
+from catdog.preparation.inspection import Finding
 
 CLASSES = ["cat", "dog"]
 SETTINGS = inspection.Settings(image_size=299, min_side=16, max_megapixels=64)

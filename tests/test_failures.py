@@ -6,7 +6,11 @@ import pytest
 from keras import layers
 from training_fixtures import noise, params
 
-from catdog import failures, gradcam, models, paths, sheets
+from catdog.base import paths
+from catdog.evaluation import failures, gradcam
+from catdog.pictures import sheets
+from catdog.training.cnn import network as cnn_network
+from catdog.training.xception import network as xception_network
 
 P = params().train_cnn
 
@@ -38,16 +42,16 @@ def test_what_speaks_for_neither_class_gives_an_empty_map():
 
 def test_both_networks_have_maps():
     pixels = np.random.default_rng(1).integers(0, 255, (9, 24, 24, 3), dtype=np.uint8)
-    found = gradcam.maps(models.cnn(P, image_size=24), pixels, second=np.ones(9, bool))
+    found = gradcam.maps(cnn_network.cnn(P, image_size=24), pixels, second=np.ones(9, bool))
     assert found.shape[0] == 9
     assert found.min() >= 0
     assert found.max() <= 1
     inputs = keras.Input((24, 24, 3))
     base = keras.Model(inputs, layers.GlobalAveragePooling2D()(layers.Conv2D(5, 3)(inputs)), name="xception")
-    head = models.head(params().train_xception, features=5)
+    head = xception_network.head(params().train_xception, features=5)
     # Its root wants features that are not negative, as Xception's are.
     base.layers[1].set_weights([np.abs(w) for w in base.layers[1].get_weights()])
-    both = models.xception(base, head, image_size=24)
+    both = xception_network.xception(base, head, image_size=24)
     bright = np.maximum(pixels, 200)
     assert gradcam.maps(both, bright, second=np.zeros(9, bool)).shape == (9, 22, 22)
 
@@ -68,7 +72,7 @@ def failed(tmp_path, monkeypatch):
         "cnn": np.array([0.1, 0.9, 0.8, 0.9, 0.1, 0.4, 0.1, 0.9]),  # wrong on 2 and 5
         "xception": np.array([0.1, 0.9, 0.1, 0.9, 0.1, 0.02, 0.99, 0.9]),  # wrong on 5 and 6
     }
-    network = models.cnn(P, image_size=24)
+    network = cnn_network.cnn(P, image_size=24)
     return failures.Failures(shard, told, {"cnn": network, "xception": network}, ["cat", "dog"], 0.5)
 
 

@@ -14,8 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catdog import engines, features, photos, precision, shards
-from catdog.errors import UserError
+from catdog.base.errors import UserError
+from catdog.photographs import photos, shards
+from catdog.training.loop import precision
+from catdog.training.xception import engines, features
 
 SIZE = 71
 WIDTH = 4

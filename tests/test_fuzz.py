@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from test_photos import FILES, MAGIC, saved
 from test_prepare import GOOD, project, run
 
-from catdog import archives, inspection, manifest, photos, shards
+from catdog.photographs import photos, shards
+from catdog.preparation import archives, inspection, manifest
 
 CASES = 2000
 ORIGINALS = ROOT.parent / "shared/data/cats-and-dogs-originals-600.zip"

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catdog import gates, params
+from catdog.base import params
+from catdog.tracking import gates
 
 LIMITS = params.Promote(
     min_accuracy=0.85,

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from training_fixtures import params
 
-from catdog import cnn_training, convolution, models
-from catdog.convolution import MatrixGradientConv2D
-from catdog.normalization import FusedBatchNormalization
+from catdog.training.cnn import convolution, recipe
+from catdog.training.cnn import network as cnn_network
+from catdog.training.cnn.convolution import MatrixGradientConv2D
+from catdog.training.cnn.normalization import FusedBatchNormalization
+from catdog.training.xception import network as xception_network
 
 P = params()
 RNG = np.random.default_rng(0)
@@ -29,7 +31,9 @@ def values(tensor) -> np.ndarray:
 # ---- the CNN --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [lambda: models.cnn(P.train_cnn), lambda: models.head(P.train_xception)])
+@pytest.mark.parametrize(
+    "make", [lambda: cnn_network.cnn(P.train_cnn), lambda: xception_network.head(P.train_xception)]
+)
 def test_every_layer_has_a_name_given_by_us(make):
     # Names that Keras makes up count on: those of a second network would differ.
     names = [layer.name for layer in make().layers]
@@ -39,22 +43,22 @@ def test_every_layer_has_a_name_given_by_us(make):
 @pytest.mark.parametrize("fused", [False, True])
 def test_the_cnn_takes_every_size_from_the_smallest(fused):
     p = params(train_cnn={"filters": [4, 6, 8], "image_sizes": [16, 24]}).train_cnn
-    model = models.cnn(p, fused=fused)
+    model = cnn_network.cnn(p, fused=fused)
     for size in (16, 17, 31, 48):
         answers = values(model(pixels(2, size)))
         assert answers.shape == (2, 1)
         assert ((answers > 0) & (answers < 1)).all()
-    assert models.cnn(p, image_size=24, fused=fused).input_shape == (None, 24, 24, 3)
+    assert cnn_network.cnn(p, image_size=24, fused=fused).input_shape == (None, 24, 24, 3)
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_a_finished_cnn_is_plain_keras_with_the_same_answers(policy, tmp_path):
     p = params(train_cnn={"precision": policy, "dropout": 0.5})
-    trained = cnn_training.network(p, photographs=64)
+    trained = recipe.compiled(p, photographs=64)
     assert any(isinstance(layer, FusedBatchNormalization) for layer in trained.layers)
     assert trained.dtype_policy.name == policy
     trained.fit(pixels(64, 24), RNG.integers(0, 2, (64, 1)), batch_size=16, epochs=2, verbose=0)
-    finished = cnn_training.finished(trained, p.train_cnn)
+    finished = recipe.finished(trained, p.train_cnn)
 
     batch = pixels(8, 24)
     # bfloat16 has 8 bits of precision, and the layers' roundings add up.
@@ -190,13 +194,13 @@ def base() -> keras.Model:
 
 
 def test_xception_is_the_head_on_the_features_of_its_base(base):
-    head = models.head(P.train_xception)
-    model = models.xception(base, head, image_size=71)
+    head = xception_network.head(P.train_xception)
+    model = xception_network.xception(base, head, image_size=71)
     batch = pixels(2, 71)
     features = base(batch / 127.5 - 1, training=False)
     np.testing.assert_allclose(values(model(batch)), values(head(features)), atol=1e-5)
     # A head without a hidden layer is a logistic regression, on the root.
-    plain = models.head(P.train_xception.model_copy(update={"hidden": 0}), features=12)
+    plain = xception_network.head(P.train_xception.model_copy(update={"hidden": 0}), features=12)
     assert plain.count_params() == 13
 
 
@@ -204,7 +208,7 @@ def test_features_of_nothing_have_gradients_that_fine_tuning_can_use():
     """A relu leaves many features at 0, where a root alone is infinitely steep."""
     import tensorflow as tf
 
-    head = models.head(P.train_xception, features=12)
+    head = xception_network.head(P.train_xception, features=12)
     features = tf.zeros((2, 12))
     with tf.GradientTape() as tape:
         tape.watch(features)
@@ -215,7 +219,7 @@ def test_features_of_nothing_have_gradients_that_fine_tuning_can_use():
 
 
 def test_a_saved_xception_needs_none_of_our_code(base, tmp_path):
-    model = models.xception(base, models.head(P.train_xception), image_size=71)
+    model = xception_network.xception(base, xception_network.head(P.train_xception), image_size=71)
     batch = pixels(2, 71)
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "batch.npy", batch)
@@ -224,15 +228,15 @@ def test_a_saved_xception_needs_none_of_our_code(base, tmp_path):
 
 @pytest.mark.parametrize("blocks", [0, 2, 14])
 def test_thaw_trains_the_last_blocks_and_no_normalization(base, blocks):
-    models.thaw(base, blocks=blocks)
+    xception_network.thaw(base, blocks=blocks)
     trained = {variable.path.split("/")[0] for variable in base.trainable_variables}
     assert {name.split("_")[0] for name in trained} == {f"block{n}" for n in range(15 - blocks, 15)}
     assert not any("_bn" in name for name in trained)
 
 
 def test_fine_tuning_moves_the_last_block_and_nothing_else_of_the_base(base):
-    models.thaw(base, blocks=1)
-    model = models.xception(base, models.head(P.train_xception), image_size=71)
+    xception_network.thaw(base, blocks=1)
+    model = xception_network.xception(base, xception_network.head(P.train_xception), image_size=71)
     model.compile(keras.optimizers.SGD(0.1), loss="binary_crossentropy", jit_compile=False)
     before = {variable.path: values(variable) for variable in base.variables}
     model.train_on_batch(pixels(2, 71), np.array([[0.0], [1.0]]))

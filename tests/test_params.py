@@ -7,8 +7,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from catdog import params
-from catdog.errors import UserError
+from catdog.base import params
+from catdog.base.errors import UserError
 
 SHIPPED = ROOT / "params.yaml"
 KNOBS = yaml.safe_load(SHIPPED.read_text())

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from catdog import archives, inspection, parallel, photos
+from catdog.photographs import parallel, photos
+from catdog.preparation import archives, inspection
 
 WIDTH, HEIGHT = 96, 72
 PICTURE = photograph(1, (WIDTH, HEIGHT))

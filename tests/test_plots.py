@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from catdog import photos, plots, scoring, shards, sheets, tradeoffs
+from catdog.evaluation import plots, scoring, tradeoffs
+from catdog.photographs import photos, shards
+from catdog.pictures import sheets
 
 CLASSES = ["cat", "dog"]
 
@@ -163,6 +165,6 @@ def test_percent_never_says_100_of_less():
 
 def test_plots_is_light_to_import():
     heavy = {"tensorflow", "mlflow", "matplotlib", "pandas", "scipy"}
-    code = f"import sys, catdog.plots; print(*({heavy} & set(sys.modules)))"
+    code = f"import sys, catdog.evaluation.plots; print(*({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == ""

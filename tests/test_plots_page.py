@@ -14,7 +14,7 @@ DRAWN = [plot for plot in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots
 @pytest.fixture(scope="module")
 def template(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("template") / "plots.html"
-    subprocess.run([sys.executable, "-m", "catdog.plots_page", str(path)], check=True)
+    subprocess.run([sys.executable, "-m", "catdog.commands.plots_page", str(path)], check=True)
     return path
 
 

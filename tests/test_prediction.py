@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from catdog import classifier, photos, prediction, shards
-from catdog.classifier import Classifier
-from catdog.errors import UserError
+from catdog.answers import classifier
+from catdog.answers.classifier import Classifier
+from catdog.base.errors import UserError
+from catdog.commands import prediction
+from catdog.photographs import photos, shards
 
 SIDE = 32
 

@@ -18,8 +18,8 @@ import pytest
 import yaml
 from conftest import ROOT, jpeg, photograph
 
-from catdog import photos, shards
-from catdog.splits import split_of
+from catdog.photographs import photos, shards
+from catdog.preparation.splits import split_of
 
 SPLITS = ("train", "val", "test")
 OUTPUTS = [f"data/prepared/{name}" for name in ("train.arrow", "val.arrow", "test.arrow", "manifest.csv")]

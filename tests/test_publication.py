@@ -13,22 +13,14 @@ import pytest
 import yaml
 from training_fixtures import REPOSITORY, noise, params, tracked
 
-from catdog import (
-    cnn_training,
-    evaluation,
-    files,
-    lineage,
-    models,
-    paths,
-    publication,
-    registry,
-    sheets,
-    suspects,
-    tracking,
-)
-from catdog import shards as shards_
-from catdog import trained as trained_
-from catdog.training import Result
+from catdog.base import files, paths
+from catdog.evaluation import comparison, suspects
+from catdog.photographs import shards as shards_
+from catdog.pictures import sheets
+from catdog.tracking import lineage, promotion, publication, runs
+from catdog.training.cnn import network, recipe
+from catdog.training.loop import outcome as trained_
+from catdog.training.loop.fitting import Result
 
 INPUTS = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL]
 DATA = {
@@ -52,7 +44,7 @@ def project(tmp_path_factory):
         sizes = pd.DataFrame({"id": shards_.Shard(paths.TEST).ids, "width": 32, "height": 32})
         files.write_text(paths.MANIFEST, sizes.to_csv(index=False))
         Path("params.yaml").write_text(yaml.safe_dump(P.model_dump()))
-        for name in evaluation.NAMES:
+        for name in comparison.NAMES:
             train(client, name)
         yield client
 
@@ -65,12 +57,12 @@ def no_suspects(monkeypatch):
 
 def train(client: mlflow.MlflowClient, name: str) -> None:
     keras.utils.set_random_seed(len(name))
-    model = cnn_training.finished(models.cnn(P.train_cnn), P.train_cnn)
+    model = recipe.finished(network.cnn(P.train_cnn), P.train_cnn)
     rows = [(1, 0.9, 0.5, 2.0), (2, 0.6, 0.7, 2.0), (3, 0.7, 0.6, 2.0)]
     history = pd.DataFrame(rows, columns=["epoch", "val_loss", "val_accuracy", "seconds"])
     history = history.assign(image_size=24, train_loss=0.5, train_accuracy=0.5, learning_rate=0.1)
     result = Result(history=history, best_epoch=2, seconds=6.0)
-    with tracking.training_run(
+    with runs.training_run(
         client, name, fingerprint="", knobs=trained_.knobs(P, f"train_{name}"), inputs=INPUTS, data=DATA
     ) as tracked_:
         trained_.leave(
@@ -91,7 +83,7 @@ def run_of(name: str) -> dict:
 
 def versions(client: mlflow.MlflowClient) -> dict[str, list[str]]:
     """The runs of the versions of each registered model, oldest first."""
-    found = {name: client.search_model_versions(f"name='{name}'") for name in registry.NAMES.values()}
+    found = {name: client.search_model_versions(f"name='{name}'") for name in promotion.NAMES.values()}
     return {
         name: [version.run_id for version in sorted(versions, key=lambda v: int(v.version))]
         for name, versions in found.items()
@@ -133,20 +125,20 @@ def test_a_training_leaves_its_model_its_run_and_its_figures(project):
 
 def test_evaluate_publishes_once_what_it_finds_twice(project):
     client, test = project, shards_.Shard(paths.TEST)
-    judged = evaluation.load(P)
-    answers = evaluation.ask(judged, test=test, val=shards_.Shard(paths.VAL))
-    worse = evaluation.worsen(P, judged, test)
-    found = evaluation.figures(P, answers, worse)
+    judged = comparison.load(P)
+    answers = comparison.ask(judged, test=test, val=shards_.Shard(paths.VAL))
+    worse = comparison.worsen(P, judged, test)
+    found = comparison.figures(P, answers, worse)
     assert len(worse.table) == 2 * 16
     low, high = found["cnn"]["intervals"]["robustness"]
     assert low <= found["cnn"]["robustness"] == worse.robustness("cnn") <= high
-    predictions = evaluation.predictions(answers)
+    predictions = comparison.predictions(answers)
     assert found["cnn"]["test_photographs"] == 20
     assert predictions["cnn"].between(0, 1).all()
     right = ((predictions["cnn"] >= P.evaluate.threshold) == predictions["label"]).mean()
     assert found["cnn"]["accuracy"] == pytest.approx(right)
 
-    evaluation.write(found)
+    comparison.write(found)
     told = files.read_json(paths.EVALUATION)
     assert told["cnn"] == {key: value for key, value in found["cnn"].items() if key != "intervals"}
     low, high = found["cnn"]["intervals"]["calibrated_brier"]
@@ -154,43 +146,43 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
     assert all(isinstance(value, int | float) for value in told["xception"].values())
     assert files.read_json(paths.FINDINGS) == found
     paths.PLOTS.mkdir(exist_ok=True)
-    for name in evaluation.NAMES:
+    for name in comparison.NAMES:
         (paths.PLOTS / f"mistakes_{name}.png").write_bytes(name.encode())
     picture = Path("roc.png")
     picture.write_bytes(b"picture")
     published = {"found": found, "predictions": predictions, "pictures": {"roc": picture, "none": Path("none.png")}}
-    runs = publication.publish(client, P, **published, test=test)
-    before = {name: client.get_run(run_of(name)["run_id"]) for name in evaluation.NAMES}
+    first = publication.publish(client, P, **published, test=test)
+    before = {name: client.get_run(run_of(name)["run_id"]) for name in comparison.NAMES}
     again = publication.publish(client, P, **published, test=test)
 
     # A comparison each time, beside the trainings.
-    assert list(runs) == list(again) == ["cnn", "xception", "comparison"]
-    comparison = client.get_run(runs["comparison"]["run_id"])
-    assert comparison.info.run_id != again["comparison"]["run_id"]
-    assert comparison.info.experiment_id == run_of("cnn")["experiment_id"]
-    assert comparison.info.status == "FINISHED"
-    assert comparison.data.metrics["difference.accuracy"] == found["difference"]["accuracy"]["difference"]
-    note = comparison.data.tags["mlflow.note.content"]
+    assert list(first) == list(again) == ["cnn", "xception", "comparison"]
+    summary = client.get_run(first["comparison"]["run_id"])
+    assert summary.info.run_id != again["comparison"]["run_id"]
+    assert summary.info.experiment_id == run_of("cnn")["experiment_id"]
+    assert summary.info.status == "FINISHED"
+    assert summary.data.metrics["difference.accuracy"] == found["difference"]["accuracy"]["difference"]
+    note = summary.data.tags["mlflow.note.content"]
     assert note.split("\n\n")[1].count("](http") == 2  # what stands below is folded
-    assert [each.dataset.name for each in comparison.inputs.dataset_inputs] == ["test"]
+    assert [each.dataset.name for each in summary.inputs.dataset_inputs] == ["test"]
     assert found["difference"]["headline"] in note
-    assert all(run_of(name)["run_id"] in note for name in evaluation.NAMES)
-    [execution] = [tag for tag in comparison.data.tags if tag.startswith("execution.")]
-    local = mlflow.artifacts.download_artifacts(run_id=comparison.info.run_id, artifact_path="predictions.parquet")
+    assert all(run_of(name)["run_id"] in note for name in comparison.NAMES)
+    [execution] = [tag for tag in summary.data.tags if tag.startswith("execution.")]
+    local = mlflow.artifacts.download_artifacts(run_id=summary.info.run_id, artifact_path="predictions.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(local), predictions)
-    table = pd.DataFrame(**mlflow.artifacts.load_dict(f"{comparison.info.artifact_uri}/predictions.json"))
-    assert "predictions.json" in comparison.data.tags["mlflow.loggedArtifacts"]  # by which the UI knows a table
+    table = pd.DataFrame(**mlflow.artifacts.load_dict(f"{summary.info.artifact_uri}/predictions.json"))
+    assert "predictions.json" in summary.data.tags["mlflow.loggedArtifacts"]  # by which the UI knows a table
     assert set(table["id"]) == set(predictions["id"])
     assert set(table["photograph"]) == set(map(sheets.tail, test.sources))
     assert set(table["cnn"]) <= set(P.base.classes)
-    assert set(table["right"]) <= {"both", "none", *evaluation.NAMES}
+    assert set(table["right"]) <= {"both", "none", *comparison.NAMES}
     both = int((table["right"] == "both").sum())
     assert both == found["difference"]["both_right"] < len(table)
     assert (table["right"].iloc[-both:] == "both").all()
-    assert [f.path for f in client.list_artifacts(comparison.info.run_id, "plots")] == ["plots/roc.png"]
+    assert [f.path for f in client.list_artifacts(summary.info.run_id, "plots")] == ["plots/roc.png"]
 
     # On the trainings, each value once, and nothing else of theirs touched.
-    for name in evaluation.NAMES:
+    for name in comparison.NAMES:
         run = client.get_run(run_of(name)["run_id"])
         assert run.data.tags[execution] == "member"
         assert run.info.status == "FINISHED"
@@ -206,7 +198,7 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
             assert len(client.get_metric_history(run.info.run_id, key)) == 1, key
 
     # One version of each model, with what the gates read.
-    assert versions(client) == {registry.NAMES[name]: [run_of(name)["run_id"]] for name in evaluation.NAMES}
+    assert versions(client) == {promotion.NAMES[name]: [run_of(name)["run_id"]] for name in comparison.NAMES}
     version = client.get_model_version("catdog-cnn", "1")
     expected = {
         "test_digest": test.digest,

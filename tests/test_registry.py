@@ -19,13 +19,13 @@ from registry_fixtures import (
     deployed_twice,
 )
 
-from catdog import deployments, gates, registry, versions
-from catdog.errors import UserError
+from catdog.base.errors import UserError
+from catdog.tracking import deployments, gates, promotion, versions
 
 pytest_plugins = ["registry_fixtures"]
 
 
-def failed(promotion: registry.Promotion) -> list[str]:
+def failed(promotion: promotion.Promotion) -> list[str]:
     return [gate.name for gate in promotion.verdicts[-1].gates if not gate.passed]
 
 
@@ -52,7 +52,7 @@ def test_a_version_from_before_robustness_was_measured_does_not_pass(store):
 
 def test_a_model_that_is_not_in_the_store_is_told_in_one_line(store):
     with pytest.raises(UserError, match=r"m-0000.* can't be registered as catdog-cnn"):
-        registry.register(store.client, "cnn", model_id="m-" + "0" * 32, run_id="0" * 32, tags={}, metrics={})
+        promotion.register(store.client, "cnn", model_id="m-" + "0" * 32, run_id="0" * 32, tags={}, metrics={})
 
 
 # ---- promoting ------------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def test_the_first_promotion(store):
     assert version.source == "models:/catdog-cnn/1"
     assert version.tags["deployed.from"] == "catdog-cnn/1"
     assert version.tags["gate.accuracy"] == "passed: 0.9000 (limit: at least 0.85)"
-    assert registry.load(store.client, "models:/catdog@champion").side == 32
+    assert promotion.load(store.client, "models:/catdog@champion").side == 32
 
 
 def test_a_better_model_takes_over(store):
@@ -251,11 +251,11 @@ def test_rollback_to_a_deleted_version(store):
 
 
 def test_history(store):
-    assert registry.history(store.client) == []
+    assert promotion.history(store.client) == []
     deployed_twice(store)
     store.rollback()
     store.client.delete_model_version("catdog", "2")
-    rows = registry.history(store.client)
+    rows = promotion.history(store.client)
     assert [(row.event.number, row.event.version, row.event.action, row.alias) for row in rows] == [
         (3, 1, "rollback", "champion"),
         (2, 2, "promote", "deleted"),
@@ -317,7 +317,7 @@ def test_a_death_at_any_moment_is_repaired_by_the_next_command(
 ):
     def act(client):
         if action == "rollback":
-            return registry.rollback(client, experiment=EXPERIMENT, why="it barked")
+            return promotion.rollback(client, experiment=EXPERIMENT, why="it barked")
         return store.promote(client=client).event
 
     store = prepared(tmp_path / "whole", monkeypatch, logged, action)
@@ -335,8 +335,8 @@ def test_a_death_at_any_moment_is_repaired_by_the_next_command(
         champion = store.aliases().get("champion")
         assert champion in (before, after)
         if champion:
-            assert registry.load(store.client, "catdog@champion").side == 32
-        rows = registry.history(store.client)
+            assert promotion.load(store.client, "catdog@champion").side == 32
+        rows = promotion.history(store.client)
         if rows:
             check_consistent(store)
         if store.aliases().get("champion") == before:
@@ -349,7 +349,7 @@ def test_a_death_at_any_moment_is_repaired_by_the_next_command(
 def test_two_promotions_of_the_same_model_at_once(store):
     store.register()
     outcomes = at_once(*[lambda: store.promote(client=MlflowClient())] * 2)
-    assert {type(outcome) for outcome in outcomes} == {UserError, registry.Promotion}
+    assert {type(outcome) for outcome in outcomes} == {UserError, promotion.Promotion}
     assert store.aliases() == {"champion": 1}
     check_consistent(store)
 
@@ -456,7 +456,7 @@ def test_a_clash_with_another_machine_is_one_line_and_changes_nothing(store, mon
 def test_an_alias_moved_by_hand_is_logged_and_kept(store):
     deployed_twice(store)
     store.client.set_registered_model_alias("catdog", "champion", "1")
-    row = registry.history(store.client)[0]
+    row = promotion.history(store.client)[0]
     assert (row.event.action, row.event.version, row.event.over, row.alias) == ("by hand", 1, 2, "champion")
     check_consistent(store)
 
@@ -464,7 +464,7 @@ def test_an_alias_moved_by_hand_is_logged_and_kept(store):
 def test_a_log_deleted_with_its_run_is_brought_back(store):
     deployed_twice(store)
     store.client.delete_run(store.client.get_registered_model("catdog").tags["deployments_run_id"])
-    assert len(registry.history(store.client)) == 2
+    assert len(promotion.history(store.client)) == 2
 
 
 def test_a_damaged_log_artifact_is_written_anew(store):
@@ -473,7 +473,7 @@ def test_a_damaged_log_artifact_is_written_anew(store):
     store.client.set_tag(run_id, "deployments.published", "an older one")
     Path("deployments.jsonl").write_text('{"torn')
     store.client.log_artifact(run_id, "deployments.jsonl")
-    registry.history(store.client)
+    promotion.history(store.client)
     check_consistent(store)
 
 

@@ -17,8 +17,8 @@ import pytest
 from mlflow import MlflowClient
 from registry_fixtures import BETTER, EXPERIMENT, GOOD, Store, at_once, check_consistent, deployed_twice, log_models
 
-from catdog import deployments, registry, trace, tracking
-from catdog.errors import UserError
+from catdog.base.errors import UserError
+from catdog.tracking import deployments, promotion, runs, trace
 
 pytestmark = pytest.mark.slow
 DEBIANS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -134,16 +134,16 @@ def test_promotion_and_rollback(served, tmp_path):
     _, store = served
     deployed_twice(store)
     check_consistent(store)
-    at_once(*[lambda: registry.rollback(MlflowClient(), experiment=EXPERIMENT, why="two at once", to=1)] * 2)
+    at_once(*[lambda: promotion.rollback(MlflowClient(), experiment=EXPERIMENT, why="two at once", to=1)] * 2)
     assert store.aliases() == {"champion": 1, "previous": 2}
-    assert [row.alias for row in registry.history(store.client)] == ["champion", "previous", ""]
-    assert registry.load(store.client, "catdog@champion").side == 32
+    assert [row.alias for row in promotion.history(store.client)] == ["champion", "previous", ""]
+    assert promotion.load(store.client, "catdog@champion").side == 32
     links = trace.trace(store.client, "catdog@champion", root=tmp_path)
     assert [link.ok for link in links[:5]] == [True] * 5
     with pytest.raises(UserError, match="no catdog/9"):
         store.rollback(to=9)
     with pytest.raises(UserError, match="no version with the alias nobody"):
-        registry.load(store.client, "catdog@nobody")
+        promotion.load(store.client, "catdog@nobody")
 
 
 def test_rollback_to_a_deleted_version(served):
@@ -167,13 +167,13 @@ def test_two_promotions_at_the_same_moment(served, monkeypatch, machines):
         monkeypatch.setattr(deployments, "exclusive", lambda client: contextlib.nullcontext())
     outcomes = at_once(*[lambda: store.promote("catdog-cnn/2", client=MlflowClient())] * 2)
     assert None not in outcomes, "one of the two failed with something else than a line for the user"
-    done = [outcome for outcome in outcomes if isinstance(outcome, registry.Promotion)]
+    done = [outcome for outcome in outcomes if isinstance(outcome, promotion.Promotion)]
     assert len(done) <= 1
     monkeypatch.undo()
     if not done:  # each saw the other and stood back
         store.promote("catdog-cnn/2")
     assert store.client.get_model_version_by_alias("catdog", "champion").source == "models:/catdog-cnn/2"
-    registry.history(store.client)
+    promotion.history(store.client)
     check_consistent(store)
 
 
@@ -199,7 +199,7 @@ def test_a_server_that_dies_in_the_middle_of_a_promotion(served, monkeypatch, mo
     store.register(probabilities=BETTER)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna:secret@{server.address.removeprefix('http://')}")
     try:
-        with pytest.raises(UserError, match="stopped answering") as told, tracking.answering():
+        with pytest.raises(UserError, match="stopped answering") as told, runs.answering():
             store.promote(client=Mortal(store.client, server, moment))
     finally:
         server.kill()
@@ -207,8 +207,8 @@ def test_a_server_that_dies_in_the_middle_of_a_promotion(served, monkeypatch, mo
     assert "\n" not in str(told.value)
     assert "secret" not in str(told.value)
     assert store.aliases()["champion"] in (1, 2)
-    assert registry.load(store.client, "catdog@champion").side == 32
-    registry.history(store.client)  # finishes what had begun
+    assert promotion.load(store.client, "catdog@champion").side == 32
+    promotion.history(store.client)  # finishes what had begun
     if moment == "copy_model_version":  # nothing had
         assert store.aliases() == {"champion": 1}
         store.promote()

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from test_prepare import BAD
 
-from catdog import report, scoring
+from catdog.evaluation import report, scoring
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(1)>/Cat & Dog'
 

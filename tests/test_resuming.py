@@ -15,7 +15,7 @@ import training_fixtures
 import yaml
 from training_fixtures import REPOSITORY, tracked
 
-from catdog import files, paths
+from catdog.base import files, paths
 
 pytestmark = pytest.mark.slow
 FIGURES = ["epoch", "image_size", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"]

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from catdog import convergence, scoring
-from catdog.errors import UserError
+from catdog.base.errors import UserError
+from catdog.evaluation import scoring
+from catdog.training.loop import convergence
 
 METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "brier", "calibration_error")
 

@@ -25,8 +25,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from catdog import classifier, lineage, photos, scoring_server, serving
-from catdog.errors import UserError
+from catdog.answers import classifier
+from catdog.base.errors import UserError
+from catdog.commands import scoring_server
+from catdog.photographs import photos
+from catdog.tracking import lineage, serving
 
 SIDE, IMAGE_SIZE = 32, 64
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catdog import shards
-from catdog.errors import UserError
+from catdog.base.errors import UserError
+from catdog.photographs import shards
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 rows = st.lists(

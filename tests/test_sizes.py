@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from catdog import sizes
+from catdog.preparation import sizes
 
 CLASSES = ["cat", "dog"]
 SIDES = st.integers(1, 65_500)

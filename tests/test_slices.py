@@ -6,7 +6,8 @@ import pytest
 from scipy import stats
 from training_fixtures import noise
 
-from catdog import corruptions, photos, scoring, shards, slices, suspects
+from catdog.evaluation import corruptions, scoring, slices, suspects
+from catdog.photographs import photos, shards
 
 
 @pytest.fixture

@@ -24,8 +24,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_download import Site
 
-from catdog import archives, download, drawings, fetching, sources
-from catdog.errors import UserError
+from catdog.base import download
+from catdog.base.errors import UserError
+from catdog.preparation import archives, fetching, sources
+from catdog.preparation.drawn import drawings
 
 CLASSES = ["cat", "dog"]
 FILES = {"Cat/1.jpg": b"tom", "Cat/2.jpg": b"kitty", "Dog/1.jpg": b"rex", "Dog/10.jpg": b"fido", "Dog/2.jpg": b"lassie"}
@@ -956,7 +958,7 @@ def test_killed_while_downloading_then_again(raw, site, tmp_path):
     fetch(folder(tmp_path / "pets"), raw)
     site.pause = 0.02
     code = (
-        "from pathlib import Path; from catdog import fetching; import sys;"
+        "from pathlib import Path; from catdog.preparation import fetching; import sys;"
         f"fetching.PUBLIC['filtered'] = fetching.Public({site.address!r}, {len(site.body)});"
         "fetching.fetch('filtered', Path(sys.argv[1]), classes=['cat', 'dog'], drawings=40, seed=3)"
     )
@@ -979,7 +981,7 @@ def test_killed_while_downloading_then_again(raw, site, tmp_path):
 
 def test_killed_while_drawing_then_again(raw):
     code = (
-        "from pathlib import Path; from catdog import fetching; import sys;"
+        "from pathlib import Path; from catdog.preparation import fetching; import sys;"
         "fetching.fetch('drawn', Path(sys.argv[1]), classes=['cat', 'dog'], drawings=4000, seed=3)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, raw], start_new_session=True)

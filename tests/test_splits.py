@@ -4,8 +4,8 @@ from math import sqrt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catdog import splits
-from catdog.inspection import Finding
+from catdog.preparation import splits
+from catdog.preparation.inspection import Finding
 
 seeds = st.integers(0, 2**31 - 1)
 shares = st.floats(0.02, 0.49)

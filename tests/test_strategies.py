@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from training_fixtures import params
 
-from catdog import batches, cnn_training, strategies
-from catdog.errors import UserError
-from catdog.params import load
+from catdog.base.errors import UserError
+from catdog.base.params import load
+from catdog.training.cnn import recipe
+from catdog.training.loop import batches, strategies
 
 # A processor as two devices. TensorFlow takes that in before it does anything else, so in a process of its own.
 TWO_DEVICES = """
@@ -126,7 +127,7 @@ def test_even_batches_hold_every_row_and_no_share_is_empty(count):
 
 def test_one_device_is_keras_itself():
     for strategy in ("auto", "one"):
-        model = cnn_training.network(params(train={"strategy": strategy}), photographs=8)
+        model = recipe.compiled(params(train={"strategy": strategy}), photographs=8)
         assert strategies.replicas(model) == 1
         assert not hasattr(model.variables[0].value, "values")
 

@@ -9,8 +9,10 @@ import mlflow
 import pytest
 import yaml
 
-from catdog import cli, files, paths, trace
-from catdog.errors import UserError
+from catdog.base import files, paths
+from catdog.base.errors import UserError
+from catdog.commands import cli
+from catdog.tracking import trace
 
 pytest_plugins = ["registry_fixtures"]
 

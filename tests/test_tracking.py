@@ -18,8 +18,9 @@ import requests
 from mlflow.exceptions import MlflowException
 from training_fixtures import shard, tracked
 
-from catdog import lineage, paths, tracking
-from catdog.errors import UserError
+from catdog.base import paths
+from catdog.base.errors import UserError
+from catdog.tracking import lineage, runs
 
 INPUTS = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL]
 DATA = {"source": {"kind": "folder", "path": "/photos", "address": None, "sha256": "ab" * 32}}
@@ -36,7 +37,7 @@ def client(tmp_path):
 
 def training_run(client: mlflow.MlflowClient, *, data: dict = DATA, fingerprint: str = "one", **knobs: object):
     knobs = {"dropout": 0.2} | knobs
-    return tracking.training_run(client, "cnn", fingerprint=fingerprint, knobs=knobs, inputs=INPUTS, data=data)
+    return runs.training_run(client, "cnn", fingerprint=fingerprint, knobs=knobs, inputs=INPUTS, data=data)
 
 
 def row(epoch: int) -> dict[str, float]:
@@ -54,9 +55,9 @@ def test_runs_are_tracked_in_the_project_unless_another_store_is_named(client, t
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "data").mkdir(exist_ok=True)
     monkeypatch.chdir(tmp_path / "data")
-    assert tracking.uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    assert runs.uri() == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://team:5000")
-    assert tracking.uri() == "http://team:5000"
+    assert runs.uri() == "http://team:5000"
 
 
 def test_a_copy_that_dvc_made_for_an_experiment_tracks_in_the_project(client, tmp_path, monkeypatch):
@@ -66,23 +67,23 @@ def test_a_copy_that_dvc_made_for_an_experiment_tracks_in_the_project(client, tm
     monkeypatch.chdir(copy)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    assert tracking.uri() == f"sqlite:///{tmp_path}/mlflow.db"
-    experiment = client.get_experiment(tracking._experiment(client, DATA))
+    assert runs.uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    experiment = client.get_experiment(runs._experiment(client, DATA))
     assert experiment.artifact_location == f"{tmp_path}/mlruns/catdog"
 
 
 def test_two_trainings_may_make_the_experiment_at_the_same_moment(client, monkeypatch):
-    first = tracking._experiment(client, DATA)
+    first = runs._experiment(client, DATA)
     look, seen = client.get_experiment_by_name, []
     monkeypatch.setattr(client, "get_experiment_by_name", lambda name: look(name) if seen else seen.append(name))
-    assert tracking._experiment(client, DATA) == first
+    assert runs._experiment(client, DATA) == first
 
 
 def test_outside_a_project_no_empty_store_is_made(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="run from the project's folder, or set MLFLOW_TRACKING_URI"):
-        tracking.connect()
+        runs.connect()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -107,11 +108,11 @@ def address(request):
 
 
 def test_a_server_that_does_not_answer_is_told_at_once_and_without_its_password(address, monkeypatch):
-    monkeypatch.setattr(tracking, "_SECONDS_TO_ANSWER", 1)
+    monkeypatch.setattr(runs, "_SECONDS_TO_ANSWER", 1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna:pa%2Fss@word@{address}")
     before, started = mlflow.get_tracking_uri(), time.monotonic()
     with pytest.raises(UserError) as told:
-        tracking.connect()
+        runs.connect()
     mlflow.set_tracking_uri(before)
     assert time.monotonic() - started < 10
     message = str(told.value)
@@ -127,7 +128,7 @@ def test_a_database_that_can_not_be_used_is_told_in_one_line(address, tmp_path, 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address.format(folder=tmp_path))
     before = mlflow.get_tracking_uri()
     with pytest.raises(UserError, match="can't be used") as told:
-        tracking.connect()
+        runs.connect()
     mlflow.set_tracking_uri(before)
     assert "\n" not in str(told.value)
     assert "secret" not in str(told.value)
@@ -181,7 +182,7 @@ def test_drawings_and_photographs_have_an_experiment_each(client, monkeypatch):
         experiment(DATA)
 
 
-def killed(client: mlflow.MlflowClient, *, epochs: int, fingerprint: str = "one") -> tracking.TrainingRun:
+def killed(client: mlflow.MlflowClient, *, epochs: int, fingerprint: str = "one") -> runs.TrainingRun:
     """A run as a SIGKILL leaves it: nobody says that it has ended."""
     with suppress(KeyboardInterrupt), training_run(client, fingerprint=fingerprint) as run:
         for epoch in range(1, epochs + 1):
@@ -227,7 +228,7 @@ def test_a_run_killed_before_its_params_were_logged_gets_them(client, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tracking, "_log_knobs", die)
+        patch.setattr(runs, "_log_knobs", die)
         with suppress(KeyboardInterrupt):
             training_run(client).__enter__()
     with training_run(client) as run:
@@ -288,7 +289,7 @@ def test_stages_under_mlflow_run_nest_in_its_run(client, monkeypatch):
         assert run.experiment_id == parent.info.experiment_id
         assert client.get_run(run.run_id).data.tags["mlflow.parentRunId"] == parent.info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", parent.info.run_id)
-    with tracking.comparison_run(client, data=DATA, inputs=[paths.TEST], knobs={}) as comparison:
+    with runs.comparison_run(client, data=DATA, inputs=[paths.TEST], knobs={}) as comparison:
         pass
     assert client.get_run(comparison).data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert client.get_run(parent.info.run_id).data.metrics == {}
@@ -298,7 +299,7 @@ def test_stages_under_mlflow_run_nest_in_its_run(client, monkeypatch):
 
 
 def attach(client: mlflow.MlflowClient, trained: dict, digest: str, **values: float) -> bool:
-    return tracking.attach(client, trained, values, execution="e1", dataset=("test", digest))
+    return runs.attach(client, trained, values, execution="e1", dataset=("test", digest))
 
 
 @pytest.fixture
@@ -336,28 +337,26 @@ def test_a_run_that_is_not_in_the_store_is_a_warning(client, trained, capsys, fa
 
 
 def test_links_lead_into_the_ui(client, trained, monkeypatch):
-    page = urlsplit(tracking.side_by_side("7", ["one", "two"]))
+    page = urlsplit(runs.side_by_side("7", ["one", "two"]))
     assert page.netloc == "127.0.0.1:5000"
     question = parse_qs(urlsplit(page.fragment).query)
     assert json.loads(question["runs"][0]) == ["one", "two"]
     assert json.loads(question["experiments"][0]) == ["7"]
-    assert "tags.`execution.e1` = 'member'" in unquote(tracking.curves("7", "e1"))
+    assert "tags.`execution.e1` = 'member'" in unquote(runs.curves("7", "e1"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://anna:secret@team.example/mlflow/")
-    assert tracking.side_by_side("7", ["one"]).startswith("https://team.example/mlflow/#/compare-runs?")
+    assert runs.side_by_side("7", ["one"]).startswith("https://team.example/mlflow/#/compare-runs?")
     run = client.get_run(trained["run_id"])
-    assert tracking.link(client, run.info.run_id).endswith(
-        f"/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-    )
+    assert runs.link(client, run.info.run_id).endswith(f"/experiments/{run.info.experiment_id}/runs/{run.info.run_id}")
 
 
 def test_the_ui_is_entered_where_the_last_comparison_is(client):
     ui = "http://127.0.0.1:5050"
-    assert tracking.latest_curves(client, ui=ui) is None
+    assert runs.latest_curves(client, ui=ui) is None
     for name in ("e1", "e2"):
-        with tracking.comparison_run(client, data=DATA, inputs=[paths.TEST], knobs={}):
+        with runs.comparison_run(client, data=DATA, inputs=[paths.TEST], knobs={}):
             mlflow.set_tag(f"execution.{name}", "comparison")
         time.sleep(0.01)  # runs are ordered by the millisecond
-    address = tracking.latest_curves(client, ui=ui)
+    address = runs.latest_curves(client, ui=ui)
     assert address.startswith(f"{ui}/#/experiments/")
     assert "tags.`execution.e2` = 'member'" in unquote(address)
 
@@ -367,7 +366,7 @@ def test_a_server_that_dies_within_an_answer_is_told_whatever_it_raises():
     network.__context__ = http.client.IncompleteRead(b"half")  # no OSError, unlike most of what a network raises
     failed = MlflowException("API request failed")
     failed.__context__ = network
-    with pytest.raises(UserError, match=r"stopped answering \(ConnectionError\)"), tracking.answering():
+    with pytest.raises(UserError, match=r"stopped answering \(ConnectionError\)"), runs.answering():
         raise failed
-    with pytest.raises(MlflowException, match="refused"), tracking.answering():
+    with pytest.raises(MlflowException, match="refused"), runs.answering():
         raise MlflowException("refused")

@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as sk
 from test_scoring import predictions
 
-from catdog import scoring, tradeoffs
+from catdog.evaluation import scoring, tradeoffs
 
 BANDS = {
     "roc": (tradeoffs.roc_band, "true_positive_rate"),

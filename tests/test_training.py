@@ -14,9 +14,10 @@ import pytest
 import training_fixtures
 from training_fixtures import CHECKPOINT, params
 
-from catdog import batches, trained, training, xception_training
-from catdog.checkpoints import Checkpoint, State
-from catdog.errors import UserError
+from catdog.base.errors import UserError
+from catdog.training.loop import batches, fitting, outcome
+from catdog.training.loop.checkpoints import Checkpoint, State
+from catdog.training.xception import recipe
 
 COLUMNS = ["epoch", "image_size", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"]
 TIMES = ["seconds", "photographs_per_second"]
@@ -42,11 +43,11 @@ def here(tmp_path, monkeypatch) -> Path:
 def small(learning_rate: float = 0.05) -> keras.Model:
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, activation="sigmoid")])
-    model.compile(keras.optimizers.SGD(learning_rate), loss="binary_crossentropy", metrics=training.metrics())
+    model.compile(keras.optimizers.SGD(learning_rate), loss="binary_crossentropy", metrics=fitting.metrics())
     return model
 
 
-def phase(epochs: int, **other) -> training.Phase:
+def phase(epochs: int, **other) -> fitting.Phase:
     def load():
         def of_epoch(epoch: int) -> batches.Features:
             return batches.Features(FEATURES, LABELS, variants=0, batch_size=8, seed=7, epoch=epoch)
@@ -54,13 +55,13 @@ def phase(epochs: int, **other) -> training.Phase:
         return of_epoch, batches.InOrder(FEATURES, LABELS, batch_size=40)
 
     known = {"name": "at 64 px", "image_size": 64, "load": load, "photographs": 40, "steps": 5}
-    return training.Phase(epochs=epochs, **(known | other))
+    return fitting.Phase(epochs=epochs, **(known | other))
 
 
-def fit(model: keras.Model, phases: list[training.Phase], *, patience: int = 9, fingerprint: str = "one"):
+def fit(model: keras.Model, phases: list[fitting.Phase], *, patience: int = 9, fingerprint: str = "one"):
     told: list[dict] = []
     checkpoint = Checkpoint(CHECKPOINT, fingerprint=fingerprint)
-    return training.fit(model, phases, patience=patience, checkpoint=checkpoint, on_epoch=told.append), told
+    return fitting.fit(model, phases, patience=patience, checkpoint=checkpoint, on_epoch=told.append), told
 
 
 # ---- what is recorded, what is kept ---------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ def test_two_processes_train_the_same_to_the_last_bit(here, undisturbed):
 # ---- going on after a kill ------------------------------------------------------------------------------------------
 
 
-def assert_same(weights: list[np.ndarray], result: training.Result, undisturbed) -> None:
+def assert_same(weights: list[np.ndarray], result: fitting.Result, undisturbed) -> None:
     kept, whole, _ = undisturbed
     pd.testing.assert_frame_equal(result.history[COLUMNS], whole.history[COLUMNS], rtol=1e-6, atol=1e-6)
     assert result.best_epoch == whole.best_epoch
@@ -169,7 +170,7 @@ def test_a_training_ended_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not(
 def test_a_training_killed_after_its_last_epoch_is_not_run_again(here, monkeypatch):
     first = small()
     result, _ = fit(first, [phase(3)])
-    monkeypatch.setattr(training, "_epoch", None)
+    monkeypatch.setattr(fitting, "_epoch", None)
     again = small()
     repeated, told = fit(again, [phase(3)])
     pd.testing.assert_frame_equal(repeated.history, result.history)
@@ -180,7 +181,7 @@ def test_a_training_killed_after_its_last_epoch_is_not_run_again(here, monkeypat
 def test_early_stopping_outlasts_a_kill(here, monkeypatch):
     phases = [phase(9), phase(2)]
     result, _ = fit(small(0.0), phases, patience=2)
-    monkeypatch.setattr(training, "_epoch", None)
+    monkeypatch.setattr(fitting, "_epoch", None)
     repeated, _ = fit(small(0.0), phases, patience=2)
     assert repeated.history["epoch"].tolist() == result.history["epoch"].tolist() == [1, 2, 3]
 
@@ -188,8 +189,8 @@ def test_early_stopping_outlasts_a_kill(here, monkeypatch):
 def epochs_trained(monkeypatch) -> list[int]:
     """The epochs that are really trained from now on."""
     trained_: list[int] = []
-    epoch = training._epoch
-    monkeypatch.setattr(training, "_epoch", lambda *a: trained_.append(a[2]) or epoch(*a))
+    epoch = fitting._epoch
+    monkeypatch.setattr(fitting, "_epoch", lambda *a: trained_.append(a[2]) or epoch(*a))
     return trained_
 
 
@@ -253,16 +254,16 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(here, monkeypatch):
 def test_the_fingerprint_follows_knobs_data_and_code(here, monkeypatch):
     file = Path("train.arrow")
     file.write_bytes(b"photographs")
-    one = trained.fingerprint(params(), "train_cnn", [file])
-    assert trained.fingerprint(params(evaluate={"threshold": 0.4}), "train_cnn", [file]) == one
-    others = [trained.fingerprint(params(train_cnn={"dropout": 0.3}), "train_cnn", [file])]
-    others.append(trained.fingerprint(params(base={"seed": 8}), "train_cnn", [file]))
+    one = outcome.fingerprint(params(), "train_cnn", [file])
+    assert outcome.fingerprint(params(evaluate={"threshold": 0.4}), "train_cnn", [file]) == one
+    others = [outcome.fingerprint(params(train_cnn={"dropout": 0.3}), "train_cnn", [file])]
+    others.append(outcome.fingerprint(params(base={"seed": 8}), "train_cnn", [file]))
     file.write_bytes(b"others")
-    others.append(trained.fingerprint(params(), "train_cnn", [file]))
+    others.append(outcome.fingerprint(params(), "train_cnn", [file]))
     file.write_bytes(b"photographs")
     (here / "models.py").write_text("changed")
-    monkeypatch.setattr(trained, "__file__", str(here / "trained.py"))
-    others.append(trained.fingerprint(params(), "train_cnn", [file]))
+    monkeypatch.setattr(outcome, "__file__", str(here / "trained.py"))
+    others.append(outcome.fingerprint(params(), "train_cnn", [file]))
     assert len({one, *others}) == 5
 
 
@@ -277,7 +278,7 @@ def test_the_head_learns_and_a_second_training_is_the_same(here):
     heads = []
     for name in ("one", "two"):
         checkpoint = Checkpoint(Path(name), fingerprint="")
-        head, result = xception_training.train_head(
+        head, result = recipe.train_head(
             p,
             train=(twice, labels),
             val=(features, LABELS),
@@ -294,20 +295,20 @@ def test_the_head_learns_and_a_second_training_is_the_same(here):
 @pytest.mark.parametrize("better", [True, False])
 def test_fine_tuning_counts_on_and_keeps_the_head_where_it_was_better(here, better):
     """With a small network in place of Xception: its last block is trained, under the same names."""
-    from catdog import models
+    from catdog.training.xception import network
 
     keras.utils.set_random_seed(0)
     inputs = keras.Input((71, 71, 3))
     x = keras.layers.SeparableConv2D(4, 3, strides=8, activation="relu", name="block14_sepconv1")(inputs)
     base = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
     p = params(train_xception={"hidden": 0, "fine_tune_blocks": 1, "fine_tune_learning_rate": 0.01})
-    head = models.head(p.train_xception, features=4)
-    model = models.xception(base, head, image_size=71)
+    head = network.head(p.train_xception, features=4)
+    model = network.xception(base, head, image_size=71)
     train, val = (training_fixtures.noise(Path(f"{n}.arrow"), n, seed=n) for n in (12, 6))
     before = model.get_weights()
     rows = [{"epoch": e, "image_size": 71, "val_loss": 9.0 if better else 0.0, "val_accuracy": 0.5} for e in (1, 2, 3)]
-    of_head = training.Result(history=pd.DataFrame(rows), best_epoch=1, seconds=5.0)
-    result = xception_training.fine_tune(
+    of_head = fitting.Result(history=pd.DataFrame(rows), best_epoch=1, seconds=5.0)
+    result = recipe.fine_tune(
         p,
         model,
         base,

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import pytest
 
-from catdog import weights
-from catdog.errors import UserError
+from catdog.base.errors import UserError
+from catdog.training.xception import weights
 
 SIZE = 71
 

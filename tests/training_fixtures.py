@@ -15,9 +15,10 @@ import mlflow
 import numpy as np
 import pytest
 
-from catdog import augmentation, photos, shards, tracking
-from catdog import params as knobs
-from catdog.progress import EpochBar
+from catdog.base import params as knobs
+from catdog.base.progress import EpochBar
+from catdog.photographs import augmentation, photos, shards
+from catdog.tracking import runs
 
 REPOSITORY = Path(__file__).parents[1]
 VARIANTS = 2
@@ -85,8 +86,9 @@ def train(*, after: tuple[int, int] = (0, 0), die: Callable[[], None] = kill):
     Returns:
         The model, the result, and the rows that `on_epoch` was given.
     """
-    from catdog import cnn_training, training
-    from catdog.checkpoints import Checkpoint
+    from catdog.training.cnn import recipe
+    from catdog.training.loop import fitting
+    from catdog.training.loop.checkpoints import Checkpoint
 
     class Deadly(EpochBar):
         def start(self, epoch: int, phase: str, steps: int) -> None:
@@ -100,12 +102,12 @@ def train(*, after: tuple[int, int] = (0, 0), die: Callable[[], None] = kill):
     p = params()
     sizes = {"train": 20, "augmented": 40, "val": 10}
     data = {name: noise(Path(f"{name}.arrow"), count, seed=count) for name, count in sizes.items()}
-    model = cnn_training.network(p, photographs=20)
-    phases = cnn_training.phases(p, **data)
+    model = recipe.compiled(p, photographs=20)
+    phases = recipe.phases(p, **data)
     told: list[dict] = []
     checkpoint = Checkpoint(CHECKPOINT, fingerprint="one")
-    with mock.patch.object(training, "EpochBar", Deadly):
-        result = training.fit(model, phases, patience=p.train_cnn.patience, checkpoint=checkpoint, on_epoch=told.append)
+    with mock.patch.object(fitting, "EpochBar", Deadly):
+        result = fitting.fit(model, phases, patience=p.train_cnn.patience, checkpoint=checkpoint, on_epoch=told.append)
     return model, result, told
 
 
@@ -122,7 +124,7 @@ def tracked(folder: Path) -> Iterator[mlflow.MlflowClient]:
             shutil.copy(REPOSITORY / name, name)
         for command in (["init", "-q"], ["add", "params.yaml", "dvc.yaml"], ["commit", "-qm", "start"]):
             subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *command], check=True)
-        yield tracking.connect()
+        yield runs.connect()
         mlflow.set_tracking_uri(before)
         # MLflow sets it for its children.
         os.environ.pop("MLFLOW_TRACKING_URI", None)

@@ -1,5 +1,5 @@
 """`python -m catdog` is the `catdog` command."""
 
-from catdog.cli import main
+from catdog.commands.cli import main
 
 main()

@@ -1,0 +1,1 @@
+"""Knobs, paths, errors, files and digests, downloads, progress: no result follows from it."""

@@ -1,0 +1,251 @@
+"""params.yaml as frozen, typed objects. All validation of knobs happens here."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator, model_validator
+
+from catdog.base import paths
+from catdog.base.errors import UserError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=0.5)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=16, le=2048)]
+Precision = Literal["auto", "float32", "mixed_bfloat16"]
+Name = Annotated[str, Field(min_length=1, pattern=r"^[\w][\w -]*$")]
+
+
+class _Section(BaseModel):
+    # Every key is required and none is guessed: what params.yaml says is what ran.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Base(_Section):
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    classes: Annotated[list[Name], Field(min_length=2, max_length=2)]
+
+    @model_validator(mode="after")
+    def _two_names(self) -> "Base":
+        if self.classes[0].lower() == self.classes[1].lower():
+            raise ValueError(f"classes should be two different names. Received: {self.classes}")
+        return self
+
+
+class Prepare(_Section):
+    source: Annotated[str, Field(min_length=1)]
+    drawings: Annotated[int, Field(ge=40, multiple_of=2)]
+    image_size: Side
+    min_side: Count
+    max_megapixels: Positive
+    near_duplicates: Annotated[float, Field(ge=0.5, le=1)]
+    val_fraction: Share
+    test_fraction: Share
+
+
+class Flip(_Section):
+    probability: Fraction
+
+
+class Turn(_Section):
+    probability: Fraction
+    degrees: Annotated[float, Field(ge=0, le=180)]
+
+
+class Change(_Section):
+    probability: Fraction
+    fraction: Below1
+
+
+class Erasing(_Section):
+    probability: Fraction
+    area: Below1
+
+
+class Blur(_Section):
+    probability: Fraction
+    pixels: Annotated[float, Field(ge=0, le=50)]
+
+
+class Noise(_Section):
+    probability: Fraction
+    levels: Annotated[float, Field(ge=0, le=255)]
+
+
+class Jpeg(_Section):
+    probability: Fraction
+    quality: Annotated[int, Field(ge=1, le=95)]
+
+
+class Augment(_Section):
+    variants: Count
+    flip: Flip
+    rotation: Turn
+    zoom: Change
+    aspect: Change
+    shift: Change
+    hue: Turn
+    saturation: Change
+    white_balance: Change
+    brightness: Change
+    contrast: Change
+    erasing: Erasing
+    blur: Blur
+    noise: Noise
+    jpeg: Jpeg
+
+
+# What TensorFlow has beside MirroredStrategy, and how it fails with Keras 3.
+_FAILS = {
+    "multi_worker": "does not work with Keras 3, whose fit can't share batches between hosts",
+    "parameter_server": "does not work with Keras 3, whose fit can't take batches from a coordinator",
+    "central_storage": "does not work with Keras 3, whose batch normalization fails under it",
+    "tpu": "needs TPUs and a TensorFlow built for them, which the environment has not",
+}
+
+
+class Train(_Section):
+    strategy: str
+
+    @field_validator("strategy")
+    @classmethod
+    def _works(cls, strategy: str) -> str:
+        if strategy not in {"auto", "one", "mirrored"}:
+            why = _FAILS.get(strategy, "is not known")
+            raise ValueError(f"{strategy!r} {why}; take auto, one (device) or mirrored (all GPUs of this machine)")
+        return strategy
+
+
+class TrainCnn(_Section):
+    filters: Annotated[list[Count], Field(min_length=1)]
+    dropout: Below1
+    image_sizes: Annotated[list[Side], Field(min_length=1)]
+    epochs: Annotated[list[Count], Field(min_length=1)]
+    patience: Count
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: NotNegative
+    label_smoothing: Below1
+    precision: Precision
+
+    @model_validator(mode="after")
+    def _one_epoch_count_per_size(self) -> "TrainCnn":
+        if len(self.epochs) != len(self.image_sizes):
+            raise ValueError(
+                f"epochs should have one entry per image_sizes. Received: {self.epochs} for {self.image_sizes}"
+            )
+        if sorted(set(self.image_sizes)) != self.image_sizes:
+            raise ValueError(f"image_sizes should grow from one to the next. Received: {self.image_sizes}")
+        smallest = 2 ** (len(self.filters) + 1)
+        if min(self.image_sizes) < smallest:
+            raise ValueError(
+                f"image_sizes should be at least {smallest} for {len(self.filters)} filters. "
+                f"Received: {self.image_sizes}"
+            )
+        return self
+
+
+class TrainXception(_Section):
+    weights: Annotated[str, Field(min_length=1)]
+    image_size: Annotated[int, Field(ge=71, le=2048)]
+    augmented: StrictBool
+    hidden: CountOrNone
+    dropout: Below1
+    epochs: Count
+    patience: Count
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: NotNegative
+    precision: Precision
+    fine_tune_blocks: Annotated[int, Field(ge=0, le=14)]
+    fine_tune_epochs: Count
+    fine_tune_learning_rate: Positive
+
+
+class Evaluate(_Section):
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bootstrap: Annotated[int, Field(ge=100)]
+    corrupted: Annotated[int, Field(ge=1)]
+
+
+class Promote(_Section):
+    min_accuracy: Fraction
+    max_log_loss: Positive
+    max_calibration_error: Fraction
+    min_robustness: Fraction
+    margin: Fraction
+    max_milliseconds: Positive
+    max_megabytes: Positive
+
+
+class Params(_Section):
+    base: Base
+    prepare: Prepare
+    augment: Augment
+    train: Train
+    train_cnn: TrainCnn
+    train_xception: TrainXception
+    evaluate: Evaluate
+    promote: Promote
+
+
+def load(path: Path = paths.PARAMS) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or a key is unknown, missing or out of range; names the first
+            such key, what was expected and what was received.
+    """
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _loader())
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run from the project's root") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {_yaml_problem(error)}") from None
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first(error)}") from None
+
+
+def _loader() -> type[yaml.SafeLoader]:
+    """Takes 1e-5 for a number, as DVC does, which writes 0.00001 like this (YAML 1.2); to PyYAML (1.1) it is text."""
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, [*"-+0123456789"])
+    return Loader
+
+
+def _first(error: ValidationError) -> str:
+    # A misspelt key is both unknown and missing; the unknown one is what a person has to put right.
+    found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in found["loc"])
+    match found["type"]:
+        case "missing":
+            return f"{key} is missing"
+        case "extra_forbidden":
+            return f"{key} is not a known key. Received: {found['input']!r}"
+        case "model_type":
+            return f"{key or 'the file'} should hold keys and values. Received: {found['input']!r}"
+        case "value_error":
+            return f"{key + ': ' if key else ''}{found['ctx']['error']}"
+        case _:
+            return f"{key} {found['msg'].removeprefix('Input ')}. Received: {found['input']!r}"
+
+
+def _yaml_problem(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}: " if mark else ""
+    return where + (getattr(error, "problem", None) or str(error))

@@ -1,0 +1,1 @@
+"""What a person starts: catdog, predictions, the server, the pages."""

@@ -1,0 +1,288 @@
+"""The `catdog` command: photographs in, models up and down the registry, answers out."""
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from catdog.base import params, paths
+from catdog.base.errors import UserError, run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="""Cat against dog, tracked: the command beside the pipeline.
+
+    `dvc repro` trains and compares; this command brings photographs in before, and takes models into use after.
+
+    A day with it: `catdog fetch photos.zip`, `dvc repro`, `catdog compare`, `catdog promote --why "first model"`,
+    `catdog predict ~/Pictures`.
+    """,
+)
+
+Model = Annotated[
+    str, typer.Option(help="A registered model, such as models:/catdog@champion or models:/catdog-cnn/3.")
+]
+Why = Annotated[str, typer.Option(help="Why, in a few words; it stands in the history.")]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+Host = Annotated[str, typer.Option(help="The address to listen on; any but 127.0.0.1 opens it to others.")]
+CHAMPION = "models:/catdog@champion"
+LOOPBACK = "127.0.0.1"
+
+
+def main() -> None:
+    run(app)
+
+
+@app.command()
+def fetch(
+    source: Annotated[
+        str, typer.Argument(help="auto, drawn, petimages, filtered, or a path to a folder, zip or tar.")
+    ] = "auto",
+) -> None:
+    """Bring photographs into data/raw.
+
+    A folder or archive has a folder for each class, at any depth; names match the classes of params.yaml without case,
+    plural or not. What an earlier fetch brought is replaced; files of your own are never touched.
+    """
+    from catdog.preparation import fetching, sources
+
+    p = params.load()
+    fetching.fetch(source, paths.RAW, classes=p.base.classes, drawings=p.prepare.drawings, seed=p.base.seed)
+    met = sources.describe(paths.RAW)
+    print(f"{paths.RAW} holds {met['files']:,} files ({met['kind']}); next: dvc repro")
+
+
+@app.command()
+def compare(
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table alone, for a README.")] = False,
+) -> None:
+    """Print the comparison of the two models that `dvc repro` made, and what to do next."""
+    from catdog.commands import summary
+
+    if markdown:
+        print(summary.markdown())
+    else:
+        summary.show(Console())
+
+
+@app.command()
+def promote(
+    candidate: Annotated[
+        str | None, typer.Argument(help="Such as catdog-cnn/3. Default: the best new version of both models.")
+    ] = None,
+    why: Why = "better on the test photographs",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask the gates and change nothing.")] = False,
+) -> None:
+    """Make a model the champion, if it passes every gate of params.yaml (promote:)."""
+    from catdog.commands import prediction
+    from catdog.photographs import shards
+    from catdog.tracking import promotion, runs
+
+    p = params.load()
+    client = runs.connect()
+
+    def rescore(uri: str) -> promotion.Scored:
+        return prediction.on_shard(shards.Shard(paths.TEST), model=promotion.load(client, uri))
+
+    with runs.answering():
+        outcome = promotion.promote(
+            client,
+            p=p,
+            experiment=runs.EXPERIMENT,
+            why=why,
+            candidate=candidate,
+            rescore=rescore,
+            dry_run=dry_run,
+        )
+    for verdict in outcome.verdicts:
+        table = Table("gate", "figure", "limit", "", title=verdict.candidate, title_justify="left")
+        for gate in verdict.gates:
+            table.add_row(gate.name, gate.figure, gate.limit, "pass" if gate.passed else "[red]fail")
+        Console().print(table)
+    if not outcome.passed:
+        raise UserError("no candidate passed every gate; the champion stays")
+    if outcome.event:
+        print(f"champion: catdog version {outcome.event.version}, a copy of {outcome.event.source}")
+    else:
+        print(f"{outcome.verdicts[-1].candidate} would be promoted (dry run: nothing was changed)")
+
+
+@app.command()
+def rollback(
+    version: Annotated[int | None, typer.Argument(help="Version of catdog. Default: the previous champion.")] = None,
+    why: Why = "rolled back",
+) -> None:
+    """Make the previous champion, or another deployed version, champion again."""
+    from catdog.tracking import promotion, runs
+
+    client = runs.connect()
+    with runs.answering():
+        event = promotion.rollback(client, experiment=runs.EXPERIMENT, why=why, to=version)
+    print(f"champion: catdog version {event.version}, a copy of {event.source}")
+
+
+@app.command()
+def history() -> None:
+    """List every deployment, newest first."""
+    from catdog.tracking import promotion, runs
+
+    client = runs.connect()
+    with runs.answering():
+        rows = promotion.history(client)
+    if not rows:
+        print("nothing was deployed yet: catdog promote")
+        return
+    table = Table("version", "alias", "action", "from", "accuracy", "log loss", "when (UTC)", "who", "why")
+    for row in rows:
+        e = row.event
+        figures = (f"{e.figures[key]:.4f}" if key in e.figures else "" for key in ("accuracy", "log_loss"))
+        table.add_row(str(e.version), row.alias, e.action, e.source, *figures, e.when, e.who, e.why)
+    _wide_console().print(table)
+
+
+@app.command()
+def trace(
+    reference: Annotated[str, typer.Argument(help="A run id, catdog-cnn/3, or models:/catdog@champion.")] = CHAMPION,
+) -> None:
+    """Show the chain from a model back to its run, commit, data and photographs, each link verified."""
+    from catdog.tracking import runs
+    from catdog.tracking.trace import trace
+
+    client = runs.connect()
+    with runs.answering():
+        links = trace(client, reference)
+    table = Table("link", "value", "", "note")
+    for link in links:
+        table.add_row(link.name, link.value, "ok" if link.ok else "[red]broken", link.note)
+    _wide_console().print(table)
+    broken = [f"{link.name}: {link.note}" for link in links if not link.ok]
+    if broken:
+        raise UserError(f"the chain is broken at {'; at '.join(broken)}")
+
+
+@app.command()
+def predict(
+    path: Annotated[list[Path], typer.Argument(help="Photographs, folders of them, zips or tars.")],
+    model: Model = CHAMPION,
+    out: Annotated[Path | None, typer.Option(help="A .csv or .parquet to write. Default: CSV on the screen.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Probability of the second class from which it is the label.")
+    ] = None,
+) -> None:
+    """Tell cat from dog: columns path, label, probability (of the second class) and error.
+
+    What can't be read gets a row with the reason. Exit status 1 only if nothing could be read.
+    """
+    from catdog.commands import prediction
+    from catdog.tracking import promotion, runs
+
+    read = False
+
+    def noted(rows: Iterable[prediction.Row]) -> Iterator[prediction.Row]:
+        nonlocal read
+        for row in rows:
+            read = read or not row.error
+            yield row
+
+    rows = noted(prediction.predict(path, model=promotion.load(runs.connect(), model), threshold=threshold))
+    if out:
+        prediction.save(rows, out)
+    else:
+        prediction.write(rows, sys.stdout)
+    if not read:
+        raise UserError("none of these could be read as a photograph; the column error says why")
+
+
+@app.command()
+def ui(port: Port = 5000, host: Host = LOOPBACK) -> None:
+    """Start the MLflow UI on this project's runs."""
+    from catdog.tracking import runs
+
+    _require_free(host, port)
+    client = runs.connect()
+    address = f"http://{host}:{port}"
+    print(f"MLflow UI: {address} (stop with Ctrl-C)")
+    if charts := runs.latest_curves(client, ui=address):
+        print(f"both models of the last comparison: {charts}")
+    _become("mlflow", "ui", "--backend-store-uri", runs.uri(), "--host", host, "--port", str(port))
+
+
+@app.command()
+def serve(model: Model = CHAMPION, port: Port = 5001, host: Host = LOOPBACK) -> None:
+    """Start a server that answers photographs with label, probability and model version."""
+    from catdog.commands import scoring_server
+    from catdog.tracking import promotion, runs
+
+    _require_free(host, port)
+    with tempfile.TemporaryDirectory() as folder:
+        ready = promotion.fetch(runs.connect(), model, Path(folder))
+        print(f"serving {model} on http://{host}:{port}/invocations (stop with Ctrl-C)")
+        _become(
+            *("uvicorn", "catdog.commands.scoring_server:create", "--factory", "--app-dir", str(ready / "code")),
+            *("--host", host, "--port", str(port), "--log-level", "warning"),
+            **{scoring_server.FOLDER: str(ready)},
+        )
+
+
+@app.command()
+def demo(port: Port = 5002, host: Host = LOOPBACK) -> None:
+    """Start a page on which a photograph is dropped: the verdicts of both models, and what they went by.
+
+    It shows the champion, and of the other model the newest version.
+    """
+    import uvicorn
+
+    from catdog.commands import demo as page
+    from catdog.commands import verdicts
+    from catdog.tracking import runs
+
+    p = params.load()
+    _require_free(host, port)
+    judges = verdicts.judges(runs.connect())
+    samples = page.samples(paths.TEST, paths.MISTAKES, classes=p.base.classes)
+    hosts = [LOOPBACK, "localhost"] if host in (LOOPBACK, "localhost") else ["*"]
+    print(f"the page: http://{host}:{port} (stop with Ctrl-C)")
+    uvicorn.run(page.create(judges, samples, hosts=hosts), host=host, port=port, log_level="warning")
+
+
+def _require_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                said = f"port {port} is in use: stop what runs there, or name another with --port"
+                raise UserError(said) from None
+            raise UserError(f"can't listen on {host}, port {port}: {error.strerror or error}") from None
+    if host not in (LOOPBACK, "localhost"):
+        said = f"notice: listening on {host}: whoever reaches this machine there can use it; there is no password"
+        print(said, file=sys.stderr)
+
+
+def _become(*command: str, **environment: str) -> None:
+    from catdog.tracking import runs
+
+    # Seven idle worker processes start beside the server otherwise.
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": runs.uri()}
+    # This Python's mlflow, and the server that it starts by bare name, whatever the PATH says.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    said = {**os.environ, **quiet, **environment, "PATH": path}
+    raise SystemExit(subprocess.run([sys.executable, "-m", *command], env=said).returncode)
+
+
+def _wide_console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=200)

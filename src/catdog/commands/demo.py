@@ -1,0 +1,157 @@
+"""A page for people: drop a photograph, see what both models say of it and what they went by (`catdog demo`)."""
+
+import base64
+import secrets
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from catdog.commands.body_limit import BodyLimit
+from catdog.commands.verdicts import Judge, Verdict
+from catdog.evaluation.plots import COLOURS, NAMES, percent
+from catdog.photographs import photos, shards
+
+TEMPLATE = Path(__file__).with_name("demo.html.jinja")
+MOST_BYTES = 32 << 20  # of a photograph
+_SAMPLES = 8
+_HARD = 3  # of them: one model is wrong there
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A photograph to click: its JPEG, and what it is labelled as."""
+
+    jpeg: bytes
+    label: str
+
+
+def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str]) -> Starlette:
+    """The ASGI application of the page, its samples and its answers.
+
+    Args:
+        judges: both models.
+        hosts: names by which the page may be asked for; any other is refused, so that no page from elsewhere reaches it
+            under a name of its own.
+    """
+    page = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined).from_string(
+        TEMPLATE.read_text(encoding="utf-8")
+    )
+    for judge in judges:  # the first answer takes longer, and nobody should wait for it
+        judge.warm_up()
+    one_at_a_time = threading.Lock()  # two at once would take turns on the same cores
+
+    async def show(request: Request) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        html = page.render(
+            nonce=nonce,
+            classes=judges[0].classifier.classes,
+            models=[_described(judge) for judge in judges],
+            samples=[sample.label for sample in samples],
+            champion=any(judge.champion for judge in judges),
+            drawn=any(judge.drawn for judge in judges),
+            most=MOST_BYTES,
+        )
+        policy = f"default-src 'none'; img-src 'self' data:; connect-src 'self'; script-src 'nonce-{nonce}'; "
+        policy += f"style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        return HTMLResponse(html, headers={"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"})
+
+    async def sample(request: Request) -> Response:
+        number = request.path_params["number"]
+        if number >= len(samples):
+            return _refusal("no such sample", 404)
+        return Response(samples[number].jpeg, media_type="image/jpeg")
+
+    def answer(data: bytes) -> Response:
+        try:
+            with one_at_a_time:
+                verdicts = [judge.verdict(data) for judge in judges]
+        except photos.Unreadable as error:
+            return _refusal(f"That is no photograph that can be read: {error}.", 400)
+        told = [_told(judge, verdict) for judge, verdict in zip(judges, verdicts, strict=True)]
+        return JSONResponse({"photograph": _address(verdicts[0].photograph), "verdicts": told})
+
+    async def ask(request: Request) -> Response:
+        return await run_in_threadpool(answer, await request.body())
+
+    def broken(request: Request, error: Exception) -> Response:
+        # What broke stands in the terminal, not here: it may name paths.
+        return _refusal("Something went wrong here. The terminal in which this page was started says what.", 500)
+
+    return Starlette(
+        routes=[
+            Route("/", show),
+            Route("/samples/{number:int}", sample),
+            Route("/verdicts", ask, methods=["POST"]),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(BodyLimit, most=MOST_BYTES)],
+        exception_handlers={Exception: broken},
+    )
+
+
+def samples(test: Path, mistakes: Path, *, classes: list[str]) -> list[Sample]:
+    """Photographs to try, of both classes, some hard ones first; none where the shard of test photographs is not here.
+
+    Args:
+        mistakes: the table of what the models got wrong, if there is one.
+    """
+    if not test.is_file():
+        return []
+    shard = shards.Shard(test)
+    rows = _hard(shard, mistakes)
+    for label in (0, 1):
+        there = [row for row in np.flatnonzero(shard.labels == label) if row not in rows]
+        wanted = (_SAMPLES - len(rows)) // (2 - label)
+        rows += [there[place] for place in np.linspace(0, len(there) - 1, min(wanted, len(there)), dtype=int)]
+    return [Sample(shard.jpeg(int(row)), classes[shard.labels[row]]) for row in rows]
+
+
+def _hard(shard: shards.Shard, mistakes: Path) -> list[int]:
+    try:
+        table = pd.read_csv(mistakes)
+    except (OSError, ValueError):
+        return []
+    where = {identity: row for row, identity in enumerate(shard.ids)}
+    alone = table[table["wrong"].isin(list(NAMES))]  # one model is wrong, the other right
+    return [where[identity] for identity in alone["id"] if identity in where][:_HARD]
+
+
+def _described(judge: Judge) -> dict[str, object]:
+    return {
+        "name": NAMES[judge.kind],
+        "colour": COLOURS[judge.kind],
+        "version": judge.version,
+        "champion": judge.champion,
+        "accuracy": "" if judge.accuracy is None else f"{percent(judge.accuracy)} right in its test",
+    }
+
+
+def _told(judge: Judge, verdict: Verdict) -> dict[str, object]:
+    second = verdict.label == judge.classifier.classes[1]
+    share = verdict.probability if second else 1 - verdict.probability
+    return {
+        "label": verdict.label,
+        "sure": percent(share) if share < 0.9995 else "over 99.9 %",
+        "probability": verdict.probability,
+        "version": judge.version,
+        "milliseconds": round(verdict.milliseconds),
+        "overlay": _address(verdict.overlay),
+    }
+
+
+def _address(image: np.ndarray) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(photos.encode(image)).decode("ascii")
+
+
+def _refusal(message: str, status: int) -> Response:
+    return JSONResponse({"message": message}, status)

@@ -1,0 +1,114 @@
+"""What both models say of one photograph, side by side, with what spoke for it."""
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from catdog.answers.classifier import Classifier
+from catdog.base.errors import UserError
+from catdog.evaluation import gradcam
+from catdog.photographs import photos
+from catdog.tracking import deployments, serving, versions
+from catdog.tracking.deployments import CHAMPION, SERVED
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One model's answer.
+
+    Attributes:
+        label: the class that it takes the photograph for.
+        probability: of the second class, whatever the label.
+        photograph: uint8 (height, width, 3) RGB: upright and shrunk, as the model's input is made from it.
+        overlay: uint8 (height, width, 3) RGB: the photograph, the redder the more a place spoke for the label.
+        milliseconds: from the photograph's bytes to the probability.
+    """
+
+    label: str
+    probability: float
+    photograph: np.ndarray
+    overlay: np.ndarray
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A registered model, ready to answer.
+
+    Attributes:
+        kind: cnn or xception.
+        version: such as catdog-cnn/3, or catdog/2 for the champion.
+        accuracy: on the test photographs, as it was registered; None where it was not.
+    """
+
+    kind: str
+    version: str
+    champion: bool
+    accuracy: float | None
+    drawn: bool
+    classifier: Classifier
+    network: Any
+
+    def warm_up(self) -> None:
+        """Let TensorFlow prepare what it prepares at the first answer."""
+        black = np.zeros((1, self.classifier.side, self.classifier.side, 3), np.uint8)
+        self.classifier.probabilities(black)
+        gradcam.maps(self.network, black, second=np.array([True]))
+
+    def verdict(self, data: bytes) -> Verdict:
+        """The answer to a file's bytes.
+
+        Raises:
+            photos.Unreadable: these bytes are no photograph.
+        """
+        started = time.perf_counter()
+        photo = photos.standardise(data, image_size=self.classifier.image_size)
+        pixels = photos.pixels(photo.jpeg, self.classifier.side)[None]
+        probability = float(self.classifier.probabilities(pixels)[0])
+        milliseconds = 1000 * (time.perf_counter() - started)
+        label = self.classifier.label(probability)
+        second = np.array([label == self.classifier.classes[1]])
+        [heat] = gradcam.maps(self.network, pixels, second=second)
+        return Verdict(label, probability, photo.image, gradcam.overlay(photo.image, heat), milliseconds)
+
+
+def judges(client: MlflowClient) -> list[Judge]:
+    """Of either model, the champion if it is one, else the newest version; each checked against the registry's digests.
+
+    Raises:
+        UserError: a model has no version yet, or its files were changed.
+    """
+    number = deployments.aliases(client).get(CHAMPION)
+    champion = client.get_model_version(SERVED, str(number)) if number else None
+    found = []
+    for kind, registered in versions.NAMES.items():
+        if champion is not None and champion.tags.get("model") == kind:
+            found.append(_judge(kind, champion, champion=True))
+            continue
+        known = versions.of(client, registered)
+        if not known:
+            raise UserError(f"{registered} has no version here: run the pipeline first (`dvc repro`)")
+        found.append(_judge(kind, max(known, key=lambda version: int(version.version)), champion=False))
+    return found
+
+
+def _judge(kind: str, version: ModelVersion, *, champion: bool) -> Judge:
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = serving.fetch(versions.uri(version), Path(folder), **versions.digests(version))
+        network, classifier = serving.read(fetched)
+    accuracy = version.tags.get("accuracy")
+    return Judge(
+        kind=kind,
+        version=versions.name(version),
+        champion=champion,
+        accuracy=float(accuracy) if accuracy else None,
+        drawn=version.tags.get("source_kind") == "drawn",
+        classifier=classifier,
+        network=network,
+    )

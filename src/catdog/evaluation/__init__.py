@@ -1,0 +1,1 @@
+"""What the test photographs say of both models: metrics, intervals, failures, plots, report."""

@@ -1,0 +1,263 @@
+"""What the two models say of the test photographs, as figures, tables and pictures. Knows nothing of MLflow."""
+
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+import pandas as pd
+
+from catdog.answers import classifier
+from catdog.base import files, params, paths
+from catdog.base.progress import track
+from catdog.commands import prediction
+from catdog.evaluation import corruptions, failures, plots, scoring, slices, tradeoffs
+from catdog.photographs import parallel, photos, shards
+from catdog.pictures import style
+from catdog.training.xception import engines
+
+T = TypeVar("T")
+NAMES = ("cnn", "xception")
+_TIMED_ANSWERS = 15
+_AT_ONCE = 32
+_CALIBRATED = ("log_loss", "brier", "calibration_error")
+_COSTS = (
+    "epochs",
+    "best_epoch",
+    "parameters",
+    "file_bytes",
+    "peak_memory_bytes",
+    "seconds_data",
+    "seconds_features",
+    "seconds_training",
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A saved model: as it would be used, as Keras has it, and as the quickest function to probabilities here."""
+
+    classifier: classifier.Classifier
+    model: keras.Model
+    quick: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Probabilities of the second class, float64 (n,), for the test photographs, by model; and how long one takes.
+
+    `batch_milliseconds` is the time of each of 32 at once. `val_probabilities`, for `val_labels`, come from the quick
+    function.
+    """
+
+    labels: np.ndarray
+    ids: list[str]
+    probabilities: dict[str, np.ndarray]
+    milliseconds: dict[str, float]
+    batch_milliseconds: dict[str, float]
+    val_labels: np.ndarray
+    val_probabilities: dict[str, np.ndarray]
+
+
+def load(p: params.Params) -> dict[str, Judged]:
+    """Both saved models."""
+    found = {}
+    for name in NAMES:
+        model = classifier.read(paths.MODELS[name] / paths.MODEL_FILE)
+        judged = classifier.of(
+            model, classes=p.base.classes, image_size=p.prepare.image_size, threshold=p.evaluate.threshold
+        )
+        found[name] = Judged(judged, model, engines.answers(model, precision=p.train_xception.precision))
+    return found
+
+
+def ask(models: dict[str, Judged], *, test: shards.Shard, val: shards.Shard) -> Answers:
+    """Have both models, as they would be served, judge the test photographs; and those of `val`, to calibrate by."""
+    return Answers(
+        test.labels,
+        test.ids,
+        {name: prediction.on_shard(test, model=judged.classifier).probabilities for name, judged in models.items()},
+        {name: _milliseconds(judged.classifier, test, 1) for name, judged in models.items()},
+        {name: _milliseconds(judged.classifier, test, _AT_ONCE) for name, judged in models.items()},
+        val.labels,
+        {name: _quick_answers(judged, val, what=f"validation, {name}") for name, judged in models.items()},
+    )
+
+
+def worsen(p: params.Params, models: dict[str, Judged], test: shards.Shard) -> corruptions.Worse:
+    """How both models fare on test photographs that were made worse."""
+    e = p.evaluate
+    asked = {name: (judged.classifier.side, judged.quick) for name, judged in models.items()}
+    return corruptions.measure(test, count=e.corrupted, models=asked, threshold=e.threshold, confidence=e.confidence)
+
+
+def figures(p: params.Params, answers: Answers, worse: corruptions.Worse) -> dict:
+    """Each model's metrics with intervals and cost, and the difference between the two, in figures and words."""
+    e = p.evaluate
+    found: dict = {}
+    for name in NAMES:
+        trained = files.read_json(paths.train_metrics(name))
+        probabilities = answers.probabilities[name]
+        temperature = scoring.temperature(answers.val_labels, answers.val_probabilities[name])
+        calibrated = scoring.apply_temperature(probabilities, temperature)
+        found[name] = {
+            **scoring.score(answers.labels, probabilities, threshold=e.threshold),
+            "temperature": temperature,
+            **_calibrated(scoring.score(answers.labels, calibrated, threshold=e.threshold)),
+            "robustness": worse.robustness(name),
+            "train_seconds": trained["seconds"],
+            "milliseconds_per_photograph": answers.milliseconds[name],
+            "milliseconds_per_photograph_of_32": answers.batch_milliseconds[name],
+            **{key: trained[key] for key in _COSTS if key in trained},
+            "intervals": scoring.intervals(answers.labels, probabilities, **_sampled(p), threshold=e.threshold)
+            | _calibrated(scoring.intervals(answers.labels, calibrated, **_sampled(p), threshold=e.threshold))
+            | {"robustness": worse.interval(name, **_sampled(p))},
+        }
+    found["difference"] = scoring.compare(
+        answers.labels,
+        answers.probabilities["cnn"],
+        answers.probabilities["xception"],
+        **_sampled(p),
+        threshold=e.threshold,
+        names=(plots.NAMES["cnn"], plots.NAMES["xception"]),
+        things="drawings" if drawings_note() else "photographs",
+    )
+    return found
+
+
+def write(found: dict) -> None:
+    """Write metrics/evaluation.json, numbers alone, for DVC to compare; and all that was found for the report's use."""
+    files.write_json(paths.FINDINGS, found)
+    files.write_json(paths.EVALUATION, {name: _numbers(values) for name, values in found.items()})
+
+
+def drawings_note() -> str:
+    """What stands under every figure of these photographs, if they are drawings."""
+    return style.note(files.read_json(paths.DATA_METRICS)["source"]["kind"])
+
+
+def histories() -> dict[str, pd.DataFrame]:
+    return {name: pd.read_csv(paths.history(name)) for name in NAMES}
+
+
+def write_tables(
+    p: params.Params, found: dict, answers: Answers, *, test: shards.Shard, worse: corruptions.Worse
+) -> dict[str, dict[str, pd.DataFrame]]:
+    """Write what DVC draws, plots/<table>_<model>.csv, and return it by table and model; and two of both models."""
+    tables: dict[str, dict[str, pd.DataFrame]] = {
+        kind: {} for kind in ("roc", "precision_recall", "reliability", "calibrated", "confusion")
+    }
+    tables |= {f"{kind}_band": {} for kind in ("roc", "precision_recall")}
+    for name in NAMES:
+        labels, told = answers.labels, answers.probabilities[name]
+        calibrated = scoring.apply_temperature(told, found[name]["temperature"])
+        tables["roc"][name] = tradeoffs.roc_table(labels, told)
+        tables["precision_recall"][name] = tradeoffs.pr_table(labels, told)
+        tables["roc_band"][name] = tradeoffs.roc_band(labels, told, **_sampled(p))
+        tables["precision_recall_band"][name] = tradeoffs.pr_band(labels, told, **_sampled(p))
+        tables["reliability"][name] = scoring.reliability_table(labels, told)
+        tables["calibrated"][name] = scoring.reliability_table(labels, calibrated)
+        tables["confusion"][name] = scoring.confusion_table(
+            labels, told, threshold=p.evaluate.threshold, classes=p.base.classes
+        )
+    for kind, by_model in tables.items():
+        for name, table in by_model.items():
+            files.write_text(paths.PLOTS / f"{kind}_{name}.csv", table.to_csv(index=False))
+    described = slices.describe(test, pd.read_csv(paths.MANIFEST), classes=p.base.classes)
+    right = {n: (told >= p.evaluate.threshold) == answers.labels for n, told in answers.probabilities.items()}
+    both = {"slices": slices.table(described, right, confidence=p.evaluate.confidence), "corruptions": worse.table}
+    for kind, table in both.items():
+        files.write_text(paths.PLOTS / f"{kind}.csv", table.to_csv(index=False))
+    return tables | {kind: {"both": table} for kind, table in both.items()}
+
+
+def draw(
+    p: params.Params,
+    found: dict,
+    tables: dict[str, dict[str, pd.DataFrame]],
+    *,
+    answers: Answers,
+    models: dict[str, Judged],
+    test: shards.Shard,
+) -> dict[str, Path]:
+    """Draw plots/*.png and return them, and those of earlier stages, by the name under which the report shows them."""
+    note = drawings_note()
+    names = ("curves", "confusions", "roc", "precision_recall", "reliability", "slices", "corruptions", "cost")
+    pictures = {name: paths.PLOTS / f"{name}.png" for name in (*names, "comparison")}
+    trained = histories()
+    plots.curves(trained, pictures["curves"], note=note)
+    plots.confusions(tables["confusion"], pictures["confusions"], classes=p.base.classes, note=note)
+    plots.roc(tables["roc"], tables["roc_band"], found, pictures["roc"], note=note)
+    plots.precision_recall(
+        tables["precision_recall"], tables["precision_recall_band"], found, pictures["precision_recall"], note=note
+    )
+    plots.reliability(tables["reliability"], tables["calibrated"], found, pictures["reliability"], note=note)
+    plots.cost(found, trained, pictures["cost"], note=note)
+    plots.comparison(found, trained, pictures["comparison"], note=note)
+    looks: Any = {"names": plots.NAMES, "colours": plots.COLOURS, "note": note}
+    slices.draw(tables["slices"]["both"], pictures["slices"], **looks)
+    corruptions.draw(tables["corruptions"]["both"], pictures["corruptions"], **looks)
+    failed = failures.draw(
+        failures.Failures(
+            test,
+            answers.probabilities,
+            {name: judged.model for name, judged in models.items()},
+            p.base.classes,
+            p.evaluate.threshold,
+            note,
+        )
+    )
+    augmented = {"augmented": paths.AUGMENTED_SHEET, "transforms": paths.TRANSFORMS_SHEET}
+    return pictures | failed | paths.DATA_PICTURES | augmented
+
+
+def predictions(answers: Answers) -> pd.DataFrame:
+    """Columns id, label and a probability for each model; a row for each test photograph."""
+    return pd.DataFrame({"id": answers.ids, "label": answers.labels, **answers.probabilities})
+
+
+def _sampled(p: params.Params) -> Any:
+    return {"confidence": p.evaluate.confidence, "resamples": p.evaluate.bootstrap, "seed": p.base.seed}
+
+
+def _numbers(values: dict) -> dict:
+    """What of `values` is a number or a table of numbers; intervals are too many for a table of metrics."""
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and key != "intervals":
+            kept[key] = {"difference": value["difference"]}
+        elif isinstance(value, int | float):
+            kept[key] = value
+    return kept
+
+
+def _calibrated(found: dict[str, T]) -> dict[str, T]:
+    """Of what was found with calibrated probabilities, that which a temperature changes."""
+    return {f"calibrated_{key}": found[key] for key in _CALIBRATED}
+
+
+def _quick_answers(judged: Judged, shard: shards.Shard, *, what: str) -> np.ndarray:
+    starts = range(0, len(shard), 4 * _AT_ONCE)
+    told = []
+    with ThreadPoolExecutor(parallel.cores()) as pool:
+        for start in track(starts, total=len(starts), what=what):
+            rows = range(start, min(start + 4 * _AT_ONCE, len(shard)))
+            pixels = list(pool.map(lambda row: photos.pixels(shard.jpeg(row), judged.classifier.side), rows))
+            told.append(judged.quick(np.stack(pixels)))
+    return np.concatenate(told)
+
+
+def _milliseconds(model: classifier.Classifier, test: shards.Shard, at_once: int) -> float:
+    """Median time from a photograph's bytes to its probability, of so many at once, for each of them."""
+    taken = []
+    for turn in range(_TIMED_ANSWERS if at_once == 1 else 3):
+        rows = [(turn * at_once + place) % len(test) for place in range(at_once)]
+        started = time.perf_counter()
+        model.probabilities(np.stack([model.pixels(test.jpeg(row)) for row in rows]))
+        taken.append(1000 * (time.perf_counter() - started) / at_once)
+    return statistics.median(taken)

@@ -1,0 +1,102 @@
+"""Accuracy on parts of the test photographs: by class, shape, size, light and colour. No model is asked again."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from catdog.evaluation import scoring
+from catdog.photographs import photos
+from catdog.photographs.shards import Shard
+from catdog.pictures import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SIDE = 32  # pixels: enough for light and colour
+_GREY = 4.0  # of 255: how far red, green and blue are apart, on average, in a photograph without colour
+_FEWEST = 20  # photographs: the interval of fewer says next to nothing
+
+
+def describe(shard: Shard, manifest: pd.DataFrame, *, classes: list[str]) -> pd.DataFrame:
+    """What each photograph of `shard` is like: columns by property, categories in order, a row for each photograph.
+
+    Args:
+        manifest: columns id, width and height (of the file, pixels), a row for every file that was met.
+    """
+    sizes = manifest.drop_duplicates("id").set_index("id").loc[shard.ids, ["width", "height"]]
+    aspect = (sizes["width"] / sizes["height"]).to_numpy()
+    short = sizes.min(axis=1).to_numpy()
+    pixels = np.stack([photos.pixels(shard.jpeg(index), _SIDE) for index in range(len(shard))])
+    light = np.array([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean() for image in pixels])
+    colour = np.ptp(pixels.astype(np.float32), axis=3).mean(axis=(1, 2))
+    return pd.DataFrame(
+        {
+            "class": pd.Categorical(np.array(classes)[shard.labels], classes),
+            "shape": _parts(aspect, [0.9, 1.1], ["portrait", "about square", "landscape"]),
+            "short side": _thirds(short, "smallest", "middle", "largest", unit="px"),
+            "light": _thirds(light, "darkest", "middle", "brightest", unit="of 255"),
+            "colour": _parts(colour, [_GREY], ["none (grey)", "colour"]),
+        }
+    )
+
+
+def table(described: pd.DataFrame, right: dict[str, np.ndarray], *, confidence: float) -> pd.DataFrame:
+    """Columns property, slice, photographs, model, accuracy, low, high (Wilson's interval).
+
+    Slices of under 20 photographs are left out, and properties by which there is nothing to compare then.
+
+    Args:
+        described: as `describe` has it.
+        right: bool (n,), whether the verdict is right, by model.
+    """
+    rows = []
+    for name in described:
+        values = described[name]
+        enough = [value for value in values.cat.categories if (values == value).sum() >= _FEWEST]
+        for value in enough if len(enough) > 1 else []:
+            inside = (values == value).to_numpy()
+            for model, verdicts in right.items():
+                low, high = scoring.wilson(int(verdicts[inside].sum()), int(inside.sum()), confidence)
+                rows.append((name, value, int(inside.sum()), model, verdicts[inside].mean(), low, high))
+    return pd.DataFrame(rows, columns=["property", "slice", "photographs", "model", "accuracy", "low", "high"])
+
+
+def draw(table: pd.DataFrame, path: Path, *, names: dict[str, str], colours: dict[str, str], note: str = "") -> None:
+    """The table as dots with intervals, slices of one property together."""
+    places = list(dict.fromkeys(zip(table["property"], table["slice"], table["photographs"], strict=True)))
+    figure, (axes,) = style.panels(1, size=(8, 1.4 + 0.34 * max(1, len(places))), note=note)
+    for place, (model, rows) in enumerate(table.groupby("model", sort=False)):
+        at = np.arange(len(rows)) + 0.16 * (2 * place - 1)
+        ends = np.clip([rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]], 0, None)
+        axes.errorbar(rows["accuracy"], at, xerr=ends, fmt="o", ms=5, color=colours[str(model)], elinewidth=1.5)
+    axes.set_yticks(range(len(places)), [f"{name}: {value}  ({count:,})" for name, value, count in places])
+    axes.set_ylim(len(places) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    _rule_between(axes, [name for name, _, _ in places])
+    style.percent_axes(axes.xaxis)
+    style.title(axes, "Accuracy by kind of photograph (how many)")
+    style.legend(figure, [(colours[m], "o", names[m]) for m in dict.fromkeys(table["model"])])
+    style.save(figure, path)
+
+
+def _rule_between(axes: "Axes", properties: list[str]) -> None:
+    for place in range(1, len(properties)):
+        if properties[place] != properties[place - 1]:
+            axes.axhline(place - 0.5, color=style.RULE, lw=0.8)
+
+
+def _thirds(values: np.ndarray, *names: str, unit: str) -> pd.Categorical:
+    """In which third of the photographs each is; one category where most are alike."""
+    low, high = np.quantile(values, [1 / 3, 2 / 3]).round()
+    if low == high:
+        return pd.Categorical(np.full(len(values), f"about {low:.0f} {unit}"))
+    limits = (f"under {low:.0f}", f"{low:.0f} to {high:.0f}", f"from {high:.0f} {unit}")
+    return _parts(values, [low, high], [f"{name}, {limit}" for name, limit in zip(names, limits, strict=True)])
+
+
+def _parts(values: np.ndarray, limits: list[float], names: list[str]) -> pd.Categorical:
+    """The name of the part, between ascending `limits`, in which each value is; a limit begins a part."""
+    return pd.Categorical(np.array(names)[np.digitize(values, limits)], names)

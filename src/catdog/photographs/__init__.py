@@ -1,0 +1,1 @@
+"""One photograph: decoded, kept in a shard, varied; on all cores."""

@@ -1,0 +1,139 @@
+"""A function over many items on all cores: in order, with flat memory, surviving items that kill their process."""
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from typing import TypeVar
+
+import cv2
+
+from catdog.base.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_CHUNK = 32
+_CHUNKS_UNDER_WAY = 4  # per worker
+_in_worker = False
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def chunked_map(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int | None = None,
+    rescue: Callable[[Item], Result] | None = None,
+) -> Iterator[Result]:
+    """`function(item)` for each of `items`, in their order whatever the number of `workers` (default: one per core).
+
+    `function` and `items` are pickled to worker processes, so they are of modules that these can import, not of the
+    script that was started. Only a few chunks are under way at a time, so memory does not grow with the number of
+    items. An item that kills its worker gets `rescue(item)` instead; no other is lost.
+
+    Raises:
+        UserError: a worker was killed and there is no `rescue`.
+    """
+    workers = workers or cores()
+    items = iter(items)
+    chunks = iter(lambda: list(islice(items, _CHUNK)), [])
+    pool = _pool(workers)
+    pending: deque[tuple[list[Item], Future[list[Result]]]] = deque()
+    try:
+        while True:
+            for chunk in islice(chunks, _CHUNKS_UNDER_WAY * workers - len(pending)):
+                pending.append((chunk, _submit(pool, function, chunk)))
+            if not pending:
+                return
+            chunk, future = pending.popleft()
+            try:
+                results = future.result()
+            except BrokenProcessPool:
+                if rescue is None:
+                    raise UserError("a worker process was killed, perhaps for memory: run it again") from None
+                pool.shutdown(cancel_futures=True)
+                results = _apart(function, chunk, rescue)
+                pool = _pool(workers)
+                pending = deque((c, _submit(pool, function, c)) for c, _ in pending)
+            yield from results
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _map(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
+    return [function(item) for item in chunk]
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[[Item], Result], chunk: list[Item]) -> Future[list[Result]]:
+    try:
+        with _main_unnoticed():
+            return pool.submit(_map, function, chunk)
+    except BrokenProcessPool as error:
+        # A worker died since the last result was taken. It comes up in its turn, like one that dies later.
+        broken: Future[list[Result]] = Future()
+        broken.set_exception(error)
+        return broken
+
+
+def _apart(function: Callable[[Item], Result], chunk: list[Item], rescue: Callable[[Item], Result]) -> list[Result]:
+    """The results of a chunk in a process of its own, by halves where that dies: who is rescued has died alone."""
+    with _pool(1) as pool:
+        try:
+            return _submit(pool, function, chunk).result()
+        except BrokenProcessPool:
+            if len(chunk) == 1:
+                return [rescue(chunk[0])]
+    middle = len(chunk) // 2
+    return _apart(function, chunk[:middle], rescue) + _apart(function, chunk[middle:], rescue)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # A ProcessPoolExecutor notices a worker that dies; multiprocessing.Pool would wait for it for ever.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+
+
+@contextmanager
+def _main_unnoticed() -> Iterator[None]:
+    """Keep processes that start meanwhile from importing the script that was started, and all that it imports.
+
+    They would, for functions of its own; for prepare that is a second of CPU in every worker.
+    """
+    main = sys.modules["__main__"]
+    kept: dict[str, object] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(kept)
+
+
+def in_worker() -> bool:
+    """Whether this is a worker of `chunked_map`, where one thread has what is the process's, like stderr, to itself."""
+    return _in_worker
+
+
+def _begin_worker() -> None:
+    global _in_worker
+    _in_worker = True
+    # Each worker is one core's worth, so OpenCV is kept from starting threads of its own.
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # Workers wait for work for ever where their parent was killed and could not tell them to end.
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)

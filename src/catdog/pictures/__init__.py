@@ -1,0 +1,1 @@
+"""How every plot and contact sheet looks, and what the two models are called."""

@@ -1,0 +1,1 @@
+"""From whatever stands in data/raw to checked, deduplicated, split photographs."""

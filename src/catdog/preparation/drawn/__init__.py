@@ -1,0 +1,1 @@
+"""The offline sample: cats and dogs drawn from a seed."""

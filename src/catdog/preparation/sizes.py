@@ -1,0 +1,147 @@
+"""How large the photographs met are, and of what shape: figures, and a picture of them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from catdog.pictures import style
+from catdog.pictures.style import GREY, INK
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+# Okabe and Ito, none of them a model's.
+COLOURS = ("#009E73", "#CC79A7")
+_BINS, _FEWEST_BINS = 48, 17
+_WIDE = 6  # from this ratio of largest to smallest on, axes are logarithmic
+# Wider and taller ones count in the last bins.
+_SHAPES = {1 / 3: "≤ 1:3", 1 / 2: "1:2", 3 / 4: "3:4", 1: "1:1", 4 / 3: "4:3", 2: "2:1", 3: "≥ 3:1"}
+_SIDES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
+
+
+def figures(manifest: "pd.DataFrame", *, classes: list[str]) -> dict:
+    """By class: how many `photographs` could be measured, and `width`, `height` (pixels, as in the files, upright) and
+    `aspect` (width by height) as [least, median, greatest].
+
+    Args:
+        manifest: as `manifest.table` returns it; files that are not photographs have no width and count for nothing.
+    """
+    found = {}
+    for name, widths, heights in _measured(manifest, classes):
+        found[name] = {
+            "photographs": len(widths),
+            "width": _spread(widths),
+            "height": _spread(heights),
+            "aspect": _spread(np.round(widths / heights, 3)),
+        }
+    return found
+
+
+def draw(manifest: "pd.DataFrame", path: Path, *, classes: list[str], image_size: int, note: str = "") -> None:
+    """Width by height as a density for each class, and the aspects of both; a dotted line where the short side is
+    `image_size`, above which photographs are shrunk.
+
+    Args:
+        manifest: as `manifest.table` returns it.
+    """
+    measured = _measured(manifest, classes)
+    figure, panels = style.panels(len(classes) + 1, size=(12, 4.2), note=note)
+    edges = _edges(np.concatenate([sides for _, *both in measured for sides in both]))
+    counts = [np.histogram2d(widths, heights, bins=(edges, edges))[0] for _, widths, heights in measured]
+    most = max([float(c.max()) for c in counts] + [2.0])
+    for axes, count, (name, widths, heights) in zip(panels, counts, measured, strict=False):
+        mesh = _density(axes, edges, count, most)
+        _mark_image_size(axes, image_size, edges)
+        style.title(axes, f"{name}: {_said(widths, heights)}")
+    bar = figure.colorbar(mesh, ax=panels[len(classes) - 1], pad=0.02, fraction=0.05, format="{x:,.0f}")
+    bar.ax.tick_params(labelsize=8, labelcolor=INK, length=0, which="both")
+    bar.ax.minorticks_off()
+    bar.set_label("photographs", fontsize=8, color=GREY)
+    bar.outline.set_visible(False)
+    _aspects(panels[-1], measured)
+    style.save(figure, path)
+
+
+def _measured(manifest: "pd.DataFrame", classes: list[str]) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    known = manifest[manifest["width"].notna() & manifest["height"].notna()]
+    by_class = [(name, known[known["label"] == name]) for name in classes]
+    return [(name, rows["width"].to_numpy(float), rows["height"].to_numpy(float)) for name, rows in by_class]
+
+
+def _spread(values: np.ndarray) -> list[float]:
+    if not len(values):
+        return []
+    return [round(float(value), 3) for value in (values.min(), np.median(values), values.max())]
+
+
+def _said(widths: np.ndarray, heights: np.ndarray) -> str:
+    if not len(widths):
+        return "none"
+    sizes, times = np.unique(np.stack([widths, heights]), axis=1, return_counts=True)
+    width, height = sizes[:, times.argmax()]
+    if len(times) == 1 and len(widths) > 1:
+        return f"all {len(widths):,} are {width:.0f} x {height:.0f}"
+    if times.max() > 0.05 * len(widths):
+        return f"{len(widths):,}, {100 * times.max() / len(widths):.0f} % of them {width:.0f} x {height:.0f}"
+    return f"{len(widths):,}, medians {np.median(widths):.0f} x {np.median(heights):.0f}"
+
+
+def _edges(sides: np.ndarray) -> np.ndarray:
+    """Edges of bins, in pixels, for both directions: even, or in even ratios where sizes differ widely."""
+    least, greatest = (float(sides.min()), float(sides.max())) if len(sides) else (1.0, 2.0)
+    if greatest > _WIDE * least:
+        return np.geomspace(least * 0.9, greatest * 1.1, _BINS + 1)
+    # Whole pixels to a bin, or some bins would hold more sizes than others and look fuller.
+    span = greatest - least + 1
+    step = int(np.ceil(span / _BINS))
+    count = max(_FEWEST_BINS, int(np.ceil(span / step)) + 2)
+    first = max(0.0, least - (count * step - span) // 2)
+    return first + np.arange(count + 1) * step - 0.5
+
+
+def _density(axes: "Axes", edges: np.ndarray, count: np.ndarray, most: float) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap, LogNorm
+
+    # The palest shade is still seen on white: one photograph of an odd size is what one looks for here.
+    colours = LinearSegmentedColormap.from_list("", ["#c6d7ea", "#3b78b5", "#0b2545"])
+    seen = np.ma.masked_less(count.T, 1)
+    mesh = axes.pcolormesh(edges, edges, seen, cmap=colours, norm=LogNorm(1, most), rasterized=True)
+    if not np.allclose(np.diff(edges), edges[1] - edges[0]):
+        axes.set(xscale="log", yscale="log")
+        ticks = [side for side in _SIDES if edges[0] <= side <= edges[-1]]
+        ticks = ticks if len(ticks) <= 5 else [side for side in ticks if str(side).startswith("1")]
+        for direction in (axes.xaxis, axes.yaxis):
+            direction.set_ticks(ticks, [f"{tick:,}" for tick in ticks])
+            direction.set_ticks([], minor=True)
+    else:
+        axes.locator_params(integer=True, nbins=6)
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(edges[0], edges[-1]), xlabel="width (pixels)", ylabel="height (pixels)")
+    axes.set_box_aspect(1)
+    return mesh
+
+
+def _mark_image_size(axes: "Axes", image_size: int, edges: np.ndarray) -> None:
+    if edges[0] < image_size < edges[-1]:
+        axes.plot([edges[-1], image_size, image_size], [image_size, image_size, edges[-1]], color=INK, lw=1, ls=":")
+        said = f"dotted: short side {image_size},\nlarger ones are shrunk"
+        axes.text(0.97, 0.03, said, transform=axes.transAxes, ha="right", va="bottom", fontsize=8, color=GREY)
+
+
+def _aspects(axes: "Axes", measured: list[tuple[str, np.ndarray, np.ndarray]]) -> None:
+    # In even ratios and with 1:1 in the middle of a bin, so that portrait and landscape mirror one another.
+    edges = np.geomspace(min(_SHAPES), max(_SHAPES), 36)
+    for (name, widths, heights), colour in zip(measured, COLOURS, strict=True):
+        if len(widths):
+            aspects = np.clip(widths / heights, edges[0], edges[-1])
+            share = np.histogram(aspects, edges)[0] / len(widths)
+            axes.stairs(share, edges, color=colour, lw=2, label=name)
+            axes.stairs(share, edges, color=colour, fill=True, alpha=0.15)
+    axes.set(xscale="log", xlim=(edges[0], edges[-1]), ylim=(0, None), xlabel="width : height")
+    axes.set_xticks(list(_SHAPES), list(_SHAPES.values()), fontsize=8)
+    axes.minorticks_off()
+    axes.set_box_aspect(1)
+    style.percent_axes(axes.yaxis)
+    style.title(axes, "Shape, as a share of the class")
+    axes.legend(loc="upper right", frameon=False, fontsize=9)

@@ -1,0 +1,1 @@
+"""What MLflow is told: runs, the served form, versions, gates, deployments; and the way back."""

@@ -1,0 +1,233 @@
+"""The log of deployments, and the aliases that follow from it: which version of `catdog` was champion when, and why.
+
+Written ahead: an event is one tag of the run `deployments`, set in one step before any alias moves, so whatever
+interrupts a deployment, the next command finds the event and finishes it. `deployments.jsonl` is the same log as an
+artifact, one line added by each event.
+"""
+
+import fcntl
+import getpass
+import hashlib
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from catdog.base.errors import UserError
+
+SERVED = "catdog"
+CHAMPION, PREVIOUS = "champion", "previous"
+LOG = "deployments.jsonl"
+_POINTER = "deployments_run_id"  # tag of the registered model: where its log is
+_EVENT, _APPLIED, _PUBLISHED = "deployment.", "deployments.applied", "deployments.published"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One move of the alias `champion`.
+
+    Args:
+        number: 1, 2, ...
+        action: promote, rollback, or by hand where the alias was moved by other means than these commands.
+        version: of `catdog`, champion from now on.
+        over: the champion until now, if any.
+        source: the registered model and version it is a copy of, such as catdog-cnn/3.
+        when: UTC, ISO 8601.
+        figures: what the version's test said of it, accuracy and log loss for instance.
+    """
+
+    number: int
+    action: str
+    version: int
+    over: int | None
+    source: str
+    when: str
+    who: str
+    why: str
+    figures: dict[str, float]
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def key(self) -> str:
+        return f"{_EVENT}{self.number:06d}.{self.id[:8]}"
+
+    @property
+    def line(self) -> str:
+        return json.dumps(asdict(self))
+
+
+@contextmanager
+def exclusive(client: Any) -> Iterator[None]:
+    """One deployment at a time on this machine; the lock goes with the process that holds it, even if killed.
+
+    A server is also used from other machines: `commit` compares and checks on top of this.
+    """
+    with _lock_file(client.tracking_uri).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("waiting for another catdog command that changes the registry")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def now() -> str:
+    """The time as events tell it: UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def user() -> str:
+    """Who runs this."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return "unknown"
+
+
+def aliases(client: Any) -> dict[str, int]:
+    """The aliases of `catdog` and their versions."""
+    if not client.search_registered_models(f"name='{SERVED}'"):
+        return {}
+    return {alias: int(version) for alias, version in client.get_registered_model(SERVED).aliases.items()}
+
+
+def events(client: Any) -> list[Event]:
+    """The log, oldest first."""
+    run_id = _run_id(client)
+    return _events(client, run_id) if run_id else []
+
+
+def latest(client: Any) -> int:
+    """The number of the newest event, 0 without one: to be read before the champion that `commit` is to replace."""
+    return max((event.number for event in events(client)), default=0)
+
+
+def commit(
+    client: Any,
+    *,
+    action: str,
+    version: int,
+    after: int,
+    over: int | None,
+    source: str,
+    when: str,
+    who: str,
+    why: str,
+    figures: dict[str, float],
+    experiment: str,
+) -> Event:
+    """Make `version` the champion in place of `over`, and log it: what an `Event` holds, but for its number.
+
+    Args:
+        after: `latest`, read before `over` was. Any event since then is somebody else's, though its alias may not
+            have moved yet.
+
+    Raises:
+        UserError: the champion is no longer `over`, or somebody else deploys at this moment; nothing has changed.
+    """
+    run_id = _run_id(client) or _new_log(client, experiment)
+    number = after + 1
+    event = Event(number, action, version, over, source, when, who, why, figures)
+    # Claimed first, compared then: of two that claim the same number at once, each sees the other or only one is late,
+    # so never do both go on.
+    client.set_tag(run_id, event.key, event.line)
+    rivals = [e for e in _events(client, run_id) if e.number >= number and e.id != event.id]
+    champion = aliases(client).get(CHAMPION)
+    if rivals or champion != over:
+        client.delete_tag(run_id, event.key)
+        raise UserError(
+            f"the champion changed meanwhile (it was {SERVED}/{over}, now {SERVED}/{champion}) or is being changed "
+            "by somebody else; nothing was deployed: see `catdog history` and try again"
+        )
+    _apply(client, run_id, event)
+    return event
+
+
+def repair(client: Any) -> None:
+    """Finish what an interruption left undone, and log a champion that was set by hand."""
+    run_id = _run_id(client)
+    known = _events(client, run_id) if run_id else []
+    if not known or run_id is None:
+        return
+    last, champion = known[-1], aliases(client).get(CHAMPION)
+    tags = client.get_run(run_id).data.tags
+    if tags.get(_APPLIED) != last.key and champion in (last.over, last.version) and last.version in _versions(client):
+        _say(f"finishing the interrupted {last.action} of {SERVED}/{last.version}, begun {last.when} by {last.who}")
+        _apply(client, run_id, last)
+    elif champion is not None and champion != last.version:
+        source = client.get_model_version(SERVED, str(champion)).source.removeprefix("models:/")
+        why = "the alias was moved by other means than catdog"
+        event = Event(last.number + 1, "by hand", champion, last.version, source, now(), "unknown", why, {})
+        client.set_tag(run_id, event.key, event.line)
+        _apply(client, run_id, event)
+    elif tags.get(_PUBLISHED) != last.key:
+        _publish(client, run_id, last)
+
+
+def _apply(client: Any, run_id: str, event: Event) -> None:
+    # Every step may be done twice: `repair` starts over from the first.
+    client.set_registered_model_alias(SERVED, CHAMPION, str(event.version))
+    if event.over in _versions(client):
+        client.set_registered_model_alias(SERVED, PREVIOUS, str(event.over))
+    elif PREVIOUS in aliases(client):
+        client.delete_registered_model_alias(SERVED, PREVIOUS)
+    client.set_tag(run_id, _APPLIED, event.key)
+    _publish(client, run_id, event)
+
+
+def _publish(client: Any, run_id: str, last: Event) -> None:
+    # Somebody else's claim of the same number, about to be taken back, is no part of the log.
+    known = [event for event in _events(client, run_id) if event.number < last.number or event.id == last.id]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / LOG
+        file.write_text("".join(event.line + "\n" for event in known))
+        client.log_artifact(run_id, str(file))
+    client.set_tag(run_id, _PUBLISHED, last.key)
+
+
+def _events(client: Any, run_id: str) -> list[Event]:
+    tags = client.get_run(run_id).data.tags
+    return [Event(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(_EVENT)]
+
+
+def _run_id(client: Any) -> str | None:
+    if not client.search_registered_models(f"name='{SERVED}'"):
+        return None
+    run_id = client.get_registered_model(SERVED).tags.get(_POINTER)
+    # Deleted by accident among other runs, most likely: MLflow keeps such a run until `mlflow gc`.
+    if run_id and client.get_run(run_id).info.lifecycle_stage == "deleted":
+        client.restore_run(run_id)
+    return run_id
+
+
+def _new_log(client: Any, experiment: str) -> str:
+    found = client.get_experiment_by_name(experiment)
+    run = client.create_run(
+        found.experiment_id if found else client.create_experiment(experiment), run_name="deployments"
+    )
+    client.set_terminated(run.info.run_id)
+    client.set_registered_model_tag(SERVED, _POINTER, run.info.run_id)
+    return run.info.run_id
+
+
+def _versions(client: Any) -> set[int]:
+    return {int(version.version) for version in client.search_model_versions(f"name='{SERVED}'")}
+
+
+def _lock_file(address: str) -> Path:
+    if address.startswith("sqlite:///"):
+        return Path(address.removeprefix("sqlite:///").split("?")[0] + ".lock")
+    name = f"catdog-{os.getuid()}-{hashlib.sha256(address.encode()).hexdigest()[:16]}.lock"
+    return Path(tempfile.gettempdir()) / name
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(f"notice: {text}", highlight=False, soft_wrap=True)

@@ -1,0 +1,189 @@
+"""What evaluate puts into MLflow: a comparison run, test metrics on the two training runs, registered versions."""
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from catdog.base import files, params, paths
+from catdog.evaluation import comparison
+from catdog.photographs import shards
+from catdog.pictures import sheets
+from catdog.tracking import lineage, promotion, runs
+
+TABLE = "predictions.json"  # as the UI shows tables
+# Of what evaluate leaves in plots/ of each model, what its training run gets.
+_OF_A_MODEL = ("mistakes_{}.png", "confusion_{}.csv", "roc_{}.csv", "precision_recall_{}.csv", "reliability_{}.csv")
+# What evaluate measures of a model beside the metrics that have an interval.
+_MEASURED = (
+    "temperature",
+    "milliseconds_per_photograph",
+    "milliseconds_per_photograph_of_32",
+)
+
+
+def publish(
+    client: mlflow.MlflowClient,
+    p: params.Params,
+    *,
+    found: dict,
+    predictions: pd.DataFrame,
+    pictures: dict[str, Path],
+    test: shards.Shard,
+) -> dict:
+    """Log the comparison, attach the test metrics, register both models.
+
+    Returns:
+        The runs as the report links them: name to `run_id` and `link`.
+    """
+    data = files.read_json(paths.DATA_METRICS)
+    trained = {name: files.read_json(paths.MODELS[name] / paths.RUN_FILE) for name in comparison.NAMES}
+    execution = _execution(p, trained, test)
+    with runs.comparison_run(client, data=data, inputs=[paths.TEST], knobs=_knobs(p)) as run_id:
+        mlflow.set_tag(runs.EXECUTION + execution, "comparison")
+        mlflow.log_metrics(_differences(found))
+        _log_exactly(predictions)
+        # The UI pages through it; its width is that of a window.
+        mlflow.log_table(readable(p, predictions, test), TABLE)
+        for picture in pictures.values():
+            if picture.exists():
+                mlflow.log_artifact(str(picture), "plots")
+        for file in (paths.EVALUATION, paths.FINDINGS, paths.DATA_METRICS, paths.MISTAKES, paths.SUSPECTS):
+            if file.exists():
+                mlflow.log_artifact(str(file))
+
+        here = []
+        for name in comparison.NAMES:
+            values = {f"test_{key}": found[name][key] for key in (*found[name]["intervals"], *_MEASURED)}
+            values["test_photographs"] = found[name]["test_photographs"]
+            dataset = ("test", lineage.md5(paths.TEST)[:8])
+            if runs.attach(client, trained[name], values, execution=execution, dataset=dataset):
+                here.append(name)
+                _attach_files(client, name, trained[name]["run_id"])
+                _register(client, name, trained[name], found[name], data=data, test=test, comparison=run_id)
+        published = {name: trained[name]["run_id"] for name in here}
+        experiment = client.get_run(run_id).info.experiment_id
+        links = {
+            "Curves of the two trainings": runs.curves(experiment, execution),
+            "Params and metrics side by side": runs.side_by_side(experiment, list(published.values())),
+        }
+        runs.note(client, run_id, _note(found, links if len(published) > 1 else {}))
+    published["comparison"] = run_id
+    return {name: {"run_id": run_id, "link": runs.link(client, run_id)} for name, run_id in published.items()}
+
+
+def _attach_files(client: mlflow.MlflowClient, name: str, run_id: str) -> None:
+    for pattern in _OF_A_MODEL:
+        path = paths.PLOTS / pattern.format(name)
+        if path.exists():
+            runs.log_as(client, run_id, path, name=pattern.replace("_{}", ""))
+
+
+def _register(
+    client: mlflow.MlflowClient,
+    name: str,
+    trained: dict,
+    found: dict,
+    *,
+    data: dict,
+    test: shards.Shard,
+    comparison: str,
+) -> None:
+    tags = {
+        "test_digest": test.digest,
+        "evaluation_run_id": comparison,
+        "source_kind": data["source"]["kind"],
+        "model_sha256": trained["model_sha256"],
+        "served_sha256": trained["served_sha256"],
+        "data_digest": trained["digests"][paths.TRAIN.as_posix()],
+        "git_commit": lineage.git().get("git.commit", ""),
+    }
+    version = promotion.register(
+        client, name, model_id=trained["model_id"], run_id=trained["run_id"], tags=tags, metrics=_numbers(found)
+    )
+    print(f"registered {promotion.NAMES[name]} version {version}: accuracy {found['accuracy']:.4f}")
+
+
+def _execution(p: params.Params, trained: dict, test: shards.Shard) -> str:
+    """Names the two trainings, the photographs and the knobs that make one comparison."""
+    parts = [trained, test.digest, p.evaluate.model_dump()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _knobs(p: params.Params) -> dict[str, object]:
+    return {
+        f"{section}.{key}": value
+        for section in ("base", "prepare", "evaluate")
+        for key, value in getattr(p, section).model_dump().items()
+    }
+
+
+def _numbers(found: dict) -> dict[str, float]:
+    return {key: value for key, value in found.items() if isinstance(value, int | float)}
+
+
+def _differences(found: dict) -> dict[str, float]:
+    """The difference between the two as metrics. What belongs to one model stands on its training run."""
+    difference = found["difference"]
+    figures = {f"difference.{key}": value for key, value in _numbers(difference).items()}
+    for key in ("accuracy", "log_loss"):
+        low, high = difference[key]["interval"]
+        figures |= {
+            f"difference.{key}": difference[key]["difference"],
+            f"difference.{key}.low": low,
+            f"difference.{key}.high": high,
+        }
+    return figures
+
+
+def readable(p: params.Params, predictions: pd.DataFrame, test: shards.Shard) -> pd.DataFrame:
+    """The predictions as a person reads them: a row for each test photograph, those first that a model was surest and
+    wrong of, with the verdicts in words and the probability of the second class.
+    """
+    labels = predictions["label"].to_numpy()
+    columns: dict[str, Any] = {
+        "photograph": [sheets.tail(source) for source in test.sources],
+        "label": _named(labels, p),
+    }
+    doubts, wrong = [], []
+    for name in comparison.NAMES:
+        probabilities = predictions[name].to_numpy()
+        verdicts = probabilities >= p.evaluate.threshold
+        columns[name] = _named(verdicts, p)
+        columns[f"{name} probability"] = probabilities.round(4)
+        doubts.append(abs(labels - probabilities))
+        wrong.append(verdicts != labels)
+    columns["right"] = [_right(both) for both in zip(*wrong, strict=True)]
+    columns["id"] = predictions["id"]
+    # As sure as one can be and wrong first; of the right ones, the least sure.
+    order = np.lexsort([-np.max(doubts, axis=0), ~np.any(wrong, axis=0)])
+    return pd.DataFrame(columns).iloc[order].reset_index(drop=True)
+
+
+def _named(verdicts: np.ndarray, p: params.Params) -> list[str]:
+    return [p.base.classes[int(verdict)] for verdict in verdicts]
+
+
+def _right(wrong: tuple[bool, ...]) -> str:
+    right = [name for name, is_wrong in zip(comparison.NAMES, wrong, strict=True) if not is_wrong]
+    return "both" if len(right) == len(wrong) else ", ".join(right) or "none"
+
+
+def _log_exactly(predictions: pd.DataFrame) -> None:
+    """To the last bit, for the gates."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / promotion.PREDICTIONS
+        predictions.to_parquet(path, index=False)
+        mlflow.log_artifact(str(path))
+
+
+def _note(found: dict, links: dict[str, str]) -> str:
+    # The UI folds what is longer than a few lines, so the links come before the words.
+    difference = found["difference"]
+    there = " · ".join(f"[{text}]({link})" for text, link in links.items())
+    return "\n\n".join(part for part in (difference["headline"], there, difference["words"]) if part)

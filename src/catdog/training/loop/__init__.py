@@ -1,0 +1,1 @@
+"""What both networks share: batches, epochs, checkpoints, devices, and what a training leaves."""

@@ -1,0 +1,153 @@
+"""One training loop for every model: epochs recorded, best weights kept, early stopping, going on after a kill."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from catdog.base.errors import UserError
+from catdog.base.progress import EpochBar
+from catdog.training.loop import strategies
+from catdog.training.loop.checkpoints import Checkpoint, State
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Epochs over one kind of input.
+
+    `load()` gives a function from an epoch's number to its batches of (inputs, labels), and the batches to validate on;
+    it is called when the phase begins, so one phase's data are there at a time. `photographs` and `steps` are those of
+    an epoch.
+    Only the phases with `keep_best` compete for the best weights and stop early: a val_loss at 64 pixels says nothing
+    about one at 128.
+    """
+
+    name: str
+    image_size: int
+    epochs: int
+    load: Callable[[], tuple[Callable[[int], Any], Any]]
+    photographs: int
+    steps: int
+    keep_best: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """`history` has a row for each epoch; `seconds` is the wall time of it all, what came before a kill included."""
+
+    history: pd.DataFrame
+    best_epoch: int
+    seconds: float
+
+    @property
+    def seconds_by_part(self) -> dict[str, float]:
+        """`data`: getting each phase's photographs, and checkpoints; `training`: the epochs, with their validation."""
+        epochs = float(self.history["seconds"].sum())
+        return {"data": max(0.0, self.seconds - epochs), "training": epochs}
+
+
+def fit(
+    model: keras.Model,
+    phases: list[Phase],
+    *,
+    patience: int,
+    checkpoint: Checkpoint,
+    on_epoch: Callable[[dict[str, float]], None],
+    epochs_before: int = 0,
+) -> Result:
+    """Train the compiled `model` through `phases` and leave it with its best weights, those of the lowest val_loss.
+
+    On one CPU the same seed gives the same weights to the last bit; on a GPU TensorFlow does not promise that.
+    The metrics of `model` must include `accuracy` and `log_loss`. Steps are epochs, counted across phases from
+    `epochs_before` + 1.
+    `on_epoch` gets every row of the history once, in order; after a resume again from the first, so that a reader can
+    fill what it lacks.
+    """
+    with strategies.scope_of(model):
+        model.optimizer.build(model.trainable_variables)
+    state = checkpoint.restore(model) or State()
+    started = time.perf_counter() - state.seconds
+    for row in state.history:
+        on_epoch(row)
+    total = sum(phase.epochs for phase in phases)
+    bar = EpochBar(total_epochs=epochs_before + total)
+    first = epochs_before + 1
+    for phase in phases:
+        epochs = range(first, first + phase.epochs)
+        first += phase.epochs
+        if epochs[-1] <= state.epoch:
+            continue
+        if state.stopped:
+            break
+        batches, val = phase.load()
+        for epoch in epochs[max(0, state.epoch - epochs[0] + 1) :]:
+            row = _epoch(model, phase, epoch, batches(epoch), val, bar)
+            state.epoch = epoch
+            state.seconds = time.perf_counter() - started
+            state.history.append(row)
+            if phase.keep_best and row["val_loss"] < state.best_val_loss:
+                state.best_val_loss, state.best_epoch = row["val_loss"], epoch
+                state.best_weights = model.get_weights()
+            state.stopped = phase.keep_best and epoch - max(state.best_epoch, epochs[0] - 1) >= patience
+            checkpoint.save(model, state)
+            on_epoch(row)
+            if state.stopped:
+                break
+    model.set_weights(state.best_weights)
+    history = pd.DataFrame(state.history).astype({"epoch": int, "image_size": int})
+    return Result(history=history, best_epoch=state.best_epoch, seconds=state.seconds)
+
+
+def _epoch(model: keras.Model, phase: Phase, epoch: int, batches: Any, val: Any, bar: EpochBar) -> dict[str, float]:
+    started = time.perf_counter()
+    bar.start(epoch, phase.name, phase.steps)
+    replicas = strategies.replicas(model)
+    told = model.fit(
+        strategies.EvenBatches(batches, replicas=replicas) if replicas > 1 else batches,
+        epochs=1,
+        verbose=0,
+        # The batches have their order already; Keras would mix them by a state that no checkpoint keeps.
+        shuffle=False,
+        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=bar.step)],
+    )
+    trained = time.perf_counter() - started
+    found = {name: values[-1] for name, values in told.history.items()}
+    val_found = _evaluate(model, val)
+    row = {
+        "epoch": epoch,
+        "image_size": phase.image_size,
+        "train_loss": found["log_loss"],
+        "train_accuracy": found["accuracy"],
+        "val_loss": val_found["log_loss"],
+        "val_accuracy": val_found["accuracy"],
+        "learning_rate": float(np.asarray(model.optimizer.learning_rate)),
+        "seconds": time.perf_counter() - started,
+        "photographs_per_second": phase.photographs / trained,
+    }
+    if not np.isfinite(row["val_loss"]):
+        raise UserError(f"val_loss is {row['val_loss']} in epoch {epoch}: the training diverged; lower learning_rate")
+    bar.end(row)
+    return row
+
+
+def _evaluate(model: keras.Model, val: Any) -> dict[str, float]:
+    replicas = strategies.replicas(model)
+    if replicas == 1:
+        return model.evaluate(val, verbose=0, return_dict=True)
+    # Here `evaluate` would average over devices, as if each had had as many photographs as the others.
+    shared = strategies.EvenBatches(val, replicas=replicas)
+    probabilities = model.predict(shared, verbose=0)[shared.originals()]
+    labels = np.concatenate([val[index][1] for index in range(len(val))])
+    return {metric.name: float(metric(labels, probabilities)) for metric in metrics()}
+
+
+def metrics() -> list[keras.metrics.Metric]:
+    """What `fit` records: accuracy, and the plain log loss whatever smoothing the training loss has."""
+    return [
+        keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.5),
+        keras.metrics.BinaryCrossentropy(name="log_loss"),
+    ]

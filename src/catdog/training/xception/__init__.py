@@ -1,0 +1,1 @@
+"""The borrowed network: weights, frozen features, the head and its recipe."""
