@@ -25,7 +25,7 @@ def main() -> None:
     from catdog.training.xception import engines
 
     p = params.load()
-    path = paths.MODELS["xception"] / "model.keras"
+    path = paths.model("xception") / "model.keras"
     if not path.exists():
         raise UserError(f"{path} not found: run `dvc repro`")
     model = keras.saving.load_model(path)

@@ -158,7 +158,7 @@ def grouped(
     """The findings, grouped, and the wall and CPU seconds that took; those given stay as they are."""
     fresh = [replace(finding) for finding in findings]
     wall, cpu = time.perf_counter(), time.process_time()
-    duplicates.settle(fresh, spool=spool, classes=classes, likeness=likeness)
+    duplicates.resolve(fresh, spool=spool, classes=classes, likeness=likeness)
     return fresh, {"seconds": round(time.perf_counter() - wall, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
 
 

@@ -34,7 +34,7 @@ def main() -> None:
             zipped.unpack(given.zip, raw, count=count)
             files = sorted(raw.glob("*/*"))
             model = classifier.load(
-                paths.MODELS[name] / paths.MODEL_FILE,
+                paths.model(name) / paths.MODEL_FILE,
                 classes=p.base.classes,
                 image_size=p.prepare.image_size,
                 threshold=p.evaluate.threshold,

@@ -79,7 +79,7 @@ def prepare(raw: Path, out: Path, p: params.Params, *, count: int) -> dict[str, 
     settings = inspection.Settings(p.prepare.image_size, p.prepare.min_side, p.prepare.max_megapixels)
     findings = inspection.spool(inspection.inspect(met, settings), spool)
     inspected, cpu = time.perf_counter(), cpu_seconds() - cpu
-    duplicates.settle(findings, spool=spool, classes=p.base.classes, likeness=p.prepare.near_duplicates)
+    duplicates.resolve(findings, spool=spool, classes=p.base.classes, likeness=p.prepare.near_duplicates)
     shares = {"val_fraction": p.prepare.val_fraction, "test_fraction": p.prepare.test_fraction}
     splits.assign(findings, seed=p.base.seed, **shares)
     grouped = time.perf_counter()

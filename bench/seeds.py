@@ -97,7 +97,7 @@ def one(p: params.Params, *, seed: int, photographs: int) -> dict[str, float]:
     )
     found = {
         "depends": depends,
-        "test_accuracy": accuracy(recipe.finished(model, p.train_cnn), test, size=p.train_cnn.image_sizes[-1]),
+        "test_accuracy": accuracy(recipe.plain(model, p.train_cnn), test, size=p.train_cnn.image_sizes[-1]),
         "minutes": result.seconds / 60,
         "photographs": len(train),
         "test_photographs": len(test),

@@ -24,7 +24,7 @@ import zipped
 from common import Figure
 
 from catdog.base.errors import UserError, run
-from catdog.tracking import runs, versions
+from catdog.tracking import store, versions
 
 SECONDS = 90
 CLIENTS = 2
@@ -54,7 +54,7 @@ def main() -> None:
 
 def measured(name: str, photographs: Path, *, seconds: float) -> list[Figure]:
     """The figures of the newest version of one model."""
-    client = runs.connect()
+    client = store.connect()
     known = versions.of(client, versions.NAMES[name])
     if not known:
         raise UserError(f"{versions.NAMES[name]} has no version here: run the pipeline first (dvc repro)")

@@ -1,11 +1,11 @@
 """Training photographs and their variants -> a convolutional network of our own, trained from scratch."""
 
 from catdog.base import params, paths
-from catdog.base.errors import run
+from catdog.base.errors import run as run_stage
 from catdog.photographs import shards
-from catdog.tracking import runs
+from catdog.tracking import runs, store
 from catdog.training.cnn import recipe
-from catdog.training.loop import fitting, memory, outcome, strategies
+from catdog.training.loop import checkpoints, fingerprint, fitting, memory, outcome, strategies
 
 NAME = "cnn"
 INPUTS = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL]
@@ -13,34 +13,35 @@ INPUTS = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL]
 
 def main() -> None:
     p = params.load()
-    client = runs.connect()
+    client = store.connect()
     train, augmented, val = (shards.Shard(path) for path in INPUTS)
+    this = fingerprint.of(f"train_{NAME}", p)
 
-    with outcome.tracked(client, NAME, p, inputs=INPUTS) as (tracked, checkpoint):
+    with (
+        checkpoints.kept(NAME, this) as checkpoint,
+        runs.training(client, p, NAME, inputs=INPUTS, fingerprint=this) as run,
+        memory.watched() as peak,
+    ):
         model = recipe.compiled(p, photographs=len(train))
-        with memory.watched() as peak:
-            result = fitting.fit(
-                model,
-                recipe.phases(p, train=train, augmented=augmented, val=val),
-                patience=p.train_cnn.patience,
-                checkpoint=checkpoint(NAME),
-                on_epoch=tracked.epoch,
-            )
-        outcome.leave(
-            NAME,
-            recipe.finished(model, p.train_cnn),
-            result,
-            tracked,
-            p=p,
-            inputs=INPUTS,
-            seconds_before={},
-            figures={
-                "peak_memory_bytes": peak.bytes,
-                "policy": model.dtype_policy.name,
-                "devices": strategies.replicas(model),
-            },
+        result = fitting.fit(
+            model,
+            recipe.phases(p, train=train, augmented=augmented, val=val),
+            patience=p.train_cnn.patience,
+            checkpoint=checkpoint(NAME),
+            on_epoch=run.epoch,
         )
+        metrics = outcome.leave(
+            NAME,
+            recipe.plain(model, p.train_cnn),
+            result,
+            run=run.ids,
+            inputs=INPUTS,
+            peak_memory_bytes=peak.bytes,
+            policy=model.dtype_policy.name,
+            devices=strategies.replicas(model),
+        )
+        run.log(metrics, history=paths.history(NAME))
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -1,10 +1,10 @@
 """Training photographs -> Xception with ImageNet weights under a head of our own."""
 
 from catdog.base import params, paths
-from catdog.base.errors import run
+from catdog.base.errors import run as run_stage
 from catdog.photographs import shards
-from catdog.tracking import runs
-from catdog.training.loop import memory, outcome, strategies
+from catdog.tracking import runs, store
+from catdog.training.loop import checkpoints, fingerprint, memory, outcome, strategies
 from catdog.training.xception import features, recipe, weights
 
 NAME = "xception"
@@ -14,40 +14,54 @@ INPUTS = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL]
 def main() -> None:
     p = params.load()
     t = p.train_xception
-    client = runs.connect()
+    client = store.connect()
     train, augmented, val = (shards.Shard(path) for path in INPUTS)
-    used = [train, augmented] if t.augmented else [train]
+    learnt_from = [train, augmented] if t.augmented else [train]
     with strategies.scope(p.train.strategy):
         base, origin = weights.load_xception(t.weights, image_size=t.image_size)
+    this = fingerprint.of(f"train_{NAME}", p, also=origin["sha256"])
 
-    with outcome.tracked(client, NAME, p, inputs=INPUTS, also=origin["sha256"]) as (tracked, checkpoint):
-        tracked.tags({f"weights.{key}": value for key, value in origin.items()})
-        with memory.watched() as peak:
-            frozen = features.extract(
-                [*used, val],
-                model=base,
-                weights_digest=origin["sha256"],
-                image_size=t.image_size,
-                precision=t.precision,
+    with (
+        checkpoints.kept(NAME, this) as checkpoint,
+        runs.training(client, p, NAME, inputs=INPUTS, fingerprint=this) as run,
+        memory.watched() as peak,
+    ):
+        run.tags({f"weights.{key}": value for key, value in origin.items()})
+        frozen = features.extract(
+            [*learnt_from, val],
+            model=base,
+            weights_digest=origin["sha256"],
+            image_size=t.image_size,
+            precision=t.precision,
+        )
+        to_train, to_validate = recipe.with_labels(frozen.rows, learnt_from, val)
+        head, result = recipe.train_head(
+            p,
+            train=to_train,
+            val=to_validate,
+            photographs=len(train),
+            checkpoint=checkpoint(NAME),
+            on_epoch=run.epoch,
+        )
+        model = recipe.joined(p, base, head)
+        if t.fine_tune_blocks:
+            tuning = checkpoint(f"{NAME}_tuning")
+            result = recipe.fine_tune(
+                p, model, base, result, train=learnt_from, val=val, checkpoint=tuning, on_epoch=run.epoch
             )
-            model, result = recipe.train(
-                p, base, frozen.rows, train=used, val=val, checkpoint=checkpoint, on_epoch=tracked.epoch
-            )
-        outcome.leave(
+        metrics = outcome.leave(
             NAME,
             model,
             result,
-            tracked,
-            p=p,
+            run=run.ids,
             inputs=INPUTS,
             seconds_before={"features": frozen.seconds},
-            figures={
-                "peak_memory_bytes": peak.bytes,
-                "features_engine": frozen.engine,
-                "devices": strategies.replicas(model),
-            },
+            peak_memory_bytes=peak.bytes,
+            features_engine=frozen.engine,
+            devices=strategies.replicas(model),
         )
+        run.log(metrics, history=paths.history(NAME))
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -32,7 +32,7 @@ def test_an_epoch_has_each_photograph_once_under_its_label(photographs, variants
     number = np.concatenate([np.arange(photographs), np.repeat(np.arange(photographs), variants)])
     labels = number % 3 == 0
     epochs = [
-        batches.Features(number[:, None], labels, variants=variants, batch_size=batch_size, seed=seed, epoch=e)
+        batches.FeatureBatches(number[:, None], labels, variants=variants, batch_size=batch_size, seed=seed, epoch=e)
         for e in (epoch, epoch, epoch + 1)
     ]
     given_ = [[b[i] for i in range(len(b))] for b in epochs]

@@ -14,7 +14,7 @@ from training_fixtures import tracked
 
 from catdog.answers.classifier import Classifier
 from catdog.commands import cli
-from catdog.tracking import promotion
+from catdog.tracking import registry
 
 COMMANDS = ["fetch", "compare", "promote", "rollback", "history", "trace", "predict", "ui", "serve", "demo"]
 
@@ -126,7 +126,7 @@ def champion(project, monkeypatch) -> None:
         return pixels.mean(axis=(1, 2, 3)) / 255
 
     model = Classifier(("cat", "dog"), image_size=64, side=32, threshold=0.5, probabilities=brightness)
-    monkeypatch.setattr(promotion, "load", lambda client, reference: model)
+    monkeypatch.setattr(registry, "load", lambda client, reference: model)
 
 
 def test_predict_gives_a_row_for_every_file(catdog, champion):

@@ -1,5 +1,3 @@
-import dataclasses
-from collections import Counter
 from hashlib import sha256
 
 import cv2
@@ -15,14 +13,10 @@ from sklearn.preprocessing import StandardScaler
 
 from catdog.base.errors import UserError
 from catdog.photographs import photos
-from catdog.preparation.drawn import animals, drawings, scenery
+from catdog.preparation import fingerprints, neighbours
+from catdog.preparation.drawn import drawings
 
 CLASSES = ["cat", "dog"]
-SHAPE = {"ears", "muzzle", "mouth_open", "pupil"}  # what may tell the classes apart, beside the skeleton itself
-
-
-def scenes(label, number=1500):
-    return [animals.scene(label, np.random.default_rng([label, seed]), side=320) for seed in range(number)]
 
 
 def digests(paths):
@@ -47,70 +41,30 @@ def test_label_and_seed_both_matter():
     assert len({picture.shape for picture in pictures}) > 3
 
 
-def test_every_choice_turns_up():
-    for label in (0, 1):
-        rolled = scenes(label, 400)
-        assert {s.backdrop for s in rolled} == set(scenery.BACKDROPS)
-        assert {s.front for s in rolled} == {None, *scenery.FRONTS}
-        assert {s.pose for s in rolled} == {"standing", "sitting", "lying"}
-        assert {s.framing for s in rolled} == {"head", "bust", "whole"}
-        assert {s.mirror for s in rolled} == {True, False}
-    assert {s.ears for s in scenes(0, 100)} == {"pointed"}
-    assert {s.ears for s in scenes(1, 100)} == {"hanging", "folded", "upright"}
+def test_colours_light_and_formats_do_not_tell_the_classes_apart():
+    cats, dogs = ([drawings.draw(label, seed, side=48) for seed in range(400)] for label in (0, 1))
+    for measure in (
+        lambda picture: picture.shape[1] / picture.shape[0],
+        lambda picture: picture[..., 0].mean(),
+        lambda picture: picture[..., 1].mean(),
+        lambda picture: picture[..., 2].mean(),
+        lambda picture: picture.std(),
+        lambda picture: float(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)[..., 1].mean()),
+        lambda picture: picture[:, :24].mean() - picture[:, -24:].mean(),
+        lambda picture: picture[:24].mean() - picture[-24:].mean(),
+    ):
+        assert stats.ks_2samp([measure(p) for p in cats], [measure(p) for p in dogs]).pvalue > 1e-3
 
 
-def test_classes_differ_in_shape_alone():
-    cats, dogs = scenes(0), scenes(1)
-    for field in dataclasses.fields(animals.Scene):
-        if field.name in SHAPE | {"label"}:
-            continue
-        values = [[getattr(scene, field.name) for scene in group] for group in (cats, dogs)]
-        for cat_values, dog_values in zip(*(flat(v) for v in values), strict=True):
-            assert same_distribution(cat_values, dog_values) > 1e-4, field.name
+def test_no_picture_is_a_near_copy_of_another():
+    drawn = [fingerprints.of(drawings.draw(number % 2, number // 2, side=96)) for number in range(600)]
 
+    def alike(row: int, other: int, mirrored: bool) -> bool:
+        second = drawn[other]["thumbnail"]
+        second = np.ascontiguousarray(second[:, ::-1]) if mirrored else second
+        return fingerprints.likeness(drawn[row]["thumbnail"], second) >= 0.7
 
-def flat(values):
-    """A field of n scenes as one list for each of its parts: a colour has three."""
-    return zip(*values, strict=True) if isinstance(values[0], tuple) else [values]
-
-
-def same_distribution(first, second):
-    """The p-value of a test that two samples, of numbers or of names, come from one distribution."""
-    if isinstance(first[0], float):
-        return stats.ks_2samp(first, second).pvalue
-    names = sorted(set(first) | set(second), key=str)
-    return stats.chi2_contingency([[Counter(sample)[name] for name in names] for sample in (first, second)]).pvalue
-
-
-def test_dogs_have_the_longer_muzzle():
-    assert max(scene.muzzle for scene in scenes(0, 300)) < min(scene.muzzle for scene in scenes(1, 300)) / 3
-
-
-@pytest.mark.parametrize("kind", scenery.BACKDROPS)
-@pytest.mark.parametrize(("height", "width", "horizon"), [(20, 20, 5), (192, 288, 160), (288, 192, 80)])
-def test_a_backdrop_fills_any_shape(kind, height, width, horizon):
-    for seed in range(6):
-        picture = scenery.BACKDROPS[kind](np.random.default_rng(seed), height, width, horizon)
-        assert picture.shape == (height, width, 3)
-        assert picture.dtype == np.uint8
-        assert picture.any(axis=2).mean() > 0.9
-
-
-@pytest.mark.parametrize("kind", scenery.FRONTS)
-@pytest.mark.parametrize(
-    "face", [(60.0, 20.0, 260.0, 180.0), (-20.0, -10.0, 330.0, 250.0), (140.0, 90.0, 180.0, 130.0)]
-)
-def test_what_stands_in_front_leaves_the_face_to_be_seen(kind, face):
-    picture = np.full((240, 320, 3), 128, np.uint8)
-    left, top, right, bottom = (max(int(edge), 0) for edge in face)
-    hidden, anywhere = [], []
-    for seed in range(20):
-        covered = (scenery.in_front(np.random.default_rng(seed), picture, kind, face=face) != picture).any(axis=2)
-        hidden.append(covered[top:bottom, left:right].mean())
-        anywhere.append(covered.mean())
-    assert max(hidden) < 0.75
-    assert np.mean(hidden) < 0.45
-    assert np.mean(anywhere) > 0.01 or bottom > 240  # a ledge has no place below a face that fills the picture
+    assert len(neighbours.families(np.array(drawn)["hashes"], alike)) == 600
 
 
 def test_written_bytes_depend_on_the_seed_alone(tmp_path):
@@ -149,14 +103,30 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_brightness_by_place_does_not_give_the_classes_away(tmp_path):
-    """Logistic regression on small grey pixels must stay below 75 %: what is left to learn is shape."""
+def test_shape_tells_the_classes_apart_and_brightness_by_place_does_not(tmp_path):
+    """A linear model must fail on small grey pixels and do better on the directions of edges."""
     paths = drawings.write(tmp_path, 1200, 7, CLASSES)
     assert len(set(digests(paths))) == 1200
     grey = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
-    pixels = np.stack([cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA).ravel() for image in grey])
+    small = [cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA) for image in grey]
+    pixels = np.stack([cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA).ravel() for image in small]) / 255.0
     labels = np.array([path.parent.name == "dog" for path in paths])
+    for strength in (1e-3, 1e-1):
+        assert accuracy(pixels, labels, strength) < 0.75
+    assert accuracy(np.stack([edges(image) for image in small]), labels, 1e-3) > 0.65
+
+
+def accuracy(features, labels, strength):
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    for strength in (1e-3, 1e-2, 1.0):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
-        assert cross_val_score(model, pixels / 255.0, labels, cv=folds).mean() < 0.75
+    return cross_val_score(model, features, labels, cv=folds).mean()
+
+
+def edges(image):
+    """How strong edges of each of nine directions are, in squares of eight pixels."""
+    across, down = (cv2.Sobel(image, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1)))
+    strength, angle = cv2.cartToPolar(across, down)
+    votes = np.zeros((9, 64, 64), np.float32)
+    np.put_along_axis(votes, (angle / np.pi * 9).astype(int)[None] % 9, strength[None], axis=0)
+    squares = votes.reshape(9, 8, 8, 8, 8).sum(axis=(2, 4))
+    return (squares / (np.linalg.norm(squares, axis=0) + 50)).ravel()

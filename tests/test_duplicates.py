@@ -1,10 +1,9 @@
-"""Near copies of a photograph: found whatever became of its file, kept together, and told from other photographs."""
+"""Near copies are found whatever was done to the file, kept together, and not mixed up with other photographs."""
 
 import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -65,27 +64,27 @@ COPIES: dict[str, Callable[[np.ndarray], bytes]] = {
 
 
 def inspected(files: dict[str, bytes], folder: Path) -> tuple[list[Finding], Path]:
-    """Findings of files by source, as prepare has them before it settles duplicates, and their spool."""
-    found = []
+    """Findings of files by source, as prepare has them before it resolves duplicates, and their spool."""
+    findings = []
     for number, (source, data) in enumerate(files.items()):
         path = folder / f"{number}.bin"
         path.write_bytes(data)
         label = {"cat": 0, "dog": 1}[source.split("/")[0]]
-        found.append(inspection.inspect_file(archives.File(source, label, None, str(path)), SETTINGS))
-    return inspection.spool(found, folder / "spool.arrow"), folder / "spool.arrow"
+        findings.append(inspection.inspect_file(archives.File(source, label, None, str(path)), SETTINGS))
+    return inspection.spool(findings, folder / "spool.arrow"), folder / "spool.arrow"
 
 
-def settled(findings: list[Finding], spool: Path, likeness: float = LIKENESS) -> dict[str, Finding]:
+def resolved(findings: list[Finding], spool: Path, likeness: float = LIKENESS) -> dict[str, Finding]:
     """By source; `findings` stay as they are."""
     fresh = [replace(finding) for finding in findings]
-    duplicates.settle(fresh, spool=spool, classes=CLASSES, likeness=likeness)
+    duplicates.resolve(fresh, spool=spool, classes=CLASSES, likeness=likeness)
     return {finding.source: finding for finding in fresh}
 
 
-def groups(found: dict[str, Finding]) -> list[set[str]]:
+def groups(by_source: dict[str, Finding]) -> list[set[str]]:
     """The sources of each group of two and more."""
     together = defaultdict(set)
-    for finding in found.values():
+    for finding in by_source.values():
         together[finding.group].add(finding.source)
     return [sources for group, sources in together.items() if group and len(sources) > 1]
 
@@ -98,19 +97,19 @@ def test_a_copy_is_in_the_group_of_its_photograph_alone(kind, tmp_path):
     names = [f"cat/{seed}" for seed in range(40)]
     files = {f"{name}.jpg": saved(picture(seed)) for seed, name in enumerate(names)}
     copies = {f"{name}-copy.jpg": COPIES[kind](picture(seed)) for seed, name in enumerate(names)}
-    found = groups(settled(*inspected(files | copies, tmp_path)))
-    assert {len(group) for group in found} == {2}
-    assert all(len({source.removesuffix(".jpg").removesuffix("-copy") for source in group}) == 1 for group in found)
-    assert len(found) >= 39
+    together = groups(resolved(*inspected(files | copies, tmp_path)))
+    assert {len(group) for group in together} == {2}
+    assert all(len({source.removesuffix(".jpg").removesuffix("-copy") for source in group}) == 1 for group in together)
+    assert len(together) >= 39
 
 
 def test_unrelated_pictures_are_not_joined(tmp_path):
     smooth = {f"cat/smooth-{seed}.jpg": saved(photograph(seed)) for seed in range(200)}
     busy = {f"cat/busy-{seed}.jpg": saved(picture(seed)) for seed in range(200)}
     drawn = {f"dog/drawn-{seed}.jpg": saved(drawings.draw(seed % 2, seed, side=96)) for seed in range(100)}
-    found = settled(*inspected(smooth | busy | drawn, tmp_path))
-    assert groups(found) == []
-    assert all(finding.group == finding.id and not finding.reason for finding in found.values())
+    by_source = resolved(*inspected(smooth | busy | drawn, tmp_path))
+    assert groups(by_source) == []
+    assert all(finding.group == finding.id and not finding.reason for finding in by_source.values())
 
 
 def test_one_frame_around_two_pictures_does_not_make_them_one():
@@ -141,9 +140,9 @@ def test_near_copies_among_real_photographs(tmp_path):
     with zipfile.ZipFile(REAL) as archive:
         others = [name.split("/", 1)[1] for name in archive.namelist() if name.endswith(".jpg")][::130]
         files = {name.lower(): archive.read(f"PetImages/{name}") for name in sorted(names | set(others))}
-    found = groups(settled(*inspected(files, tmp_path)))
+    together = groups(resolved(*inspected(files, tmp_path)))
     expected = [{f"{folder.lower()}/{number}.jpg" for number in pair} for folder, *pair in pairs]
-    assert sorted(map(sorted, found)) == sorted(map(sorted, expected))
+    assert sorted(map(sorted, together)) == sorted(map(sorted, expected))
 
 
 # ---- groups, labels, splits -----------------------------------------------------------------------------------------
@@ -168,21 +167,21 @@ def original(source: str) -> str:
 @given(data=st.data(), seed=st.integers(0, 2**31 - 1))
 def test_photographs_that_come_or_go_move_only_their_own_near_copies(family, data, seed):
     findings, spool = family
-    there = data.draw(st.lists(st.sampled_from(findings), unique_by=lambda f: f.source))
-    found = settled(there, spool)
-    for finding in found.values():
-        assert finding.group == min(f.id for f in there if original(f.source) == original(finding.source))
-    splits.assign(list(found.values()), seed=seed, val_fraction=0.3, test_fraction=0.3)
+    some = data.draw(st.lists(st.sampled_from(findings), unique_by=lambda f: f.source))
+    by_source = resolved(some, spool)
+    for finding in by_source.values():
+        assert finding.group == min(f.id for f in some if original(f.source) == original(finding.source))
+    splits.assign(list(by_source.values()), seed=seed, val_fraction=0.3, test_fraction=0.3)
     for number in map(str, range(PICTURES)):
-        assert len({f.split for f in found.values() if original(f.source) == number}) <= 1
+        assert len({f.split for f in by_source.values() if original(f.source) == number}) <= 1
 
 
 def test_the_order_of_files_does_not_matter(family):
     findings, spool = family
-    expected = settled(findings, spool)
+    expected = resolved(findings, spool)
     for seed in range(3):
         shuffled = [findings[i] for i in np.random.default_rng(seed).permutation(len(findings))]
-        assert settled(shuffled, spool) == expected
+        assert resolved(shuffled, spool) == expected
 
 
 def test_a_group_with_both_labels_is_set_aside(tmp_path):
@@ -195,8 +194,8 @@ def test_a_group_with_both_labels_is_set_aside(tmp_path):
         "cat/other.jpg": saved(other),
         "cat/other, small.jpg": COPIES["half the size"](other),
     }
-    found = settled(*inspected(files, tmp_path))
-    assert {source: finding.reason for source, finding in found.items()} == {
+    by_source = resolved(*inspected(files, tmp_path))
+    assert {source: finding.reason for source, finding in by_source.items()} == {
         "cat/a.jpg": "conflicting labels: looks like dog/c again.jpg (dog)",
         "cat/b.jpg": "conflicting labels: looks like dog/c again.jpg (dog)",
         "dog/c again.jpg": "conflicting labels: looks like cat/a.jpg (cat)",
@@ -205,17 +204,17 @@ def test_a_group_with_both_labels_is_set_aside(tmp_path):
         "cat/other, small.jpg": "",
     }
     # A person finds them by their group; an exact copy has none.
-    aside = [found[name] for name in ("cat/a.jpg", "cat/b.jpg", "dog/c again.jpg")]
+    aside = [by_source[name] for name in ("cat/a.jpg", "cat/b.jpg", "dog/c again.jpg")]
     assert {finding.group for finding in aside} == {min(finding.id for finding in aside)}
-    assert found["dog/c.jpg"].group == ""
-    assert groups(found)[1] == {"cat/other.jpg", "cat/other, small.jpg"}
+    assert by_source["dog/c.jpg"].group == ""
+    assert groups(by_source)[1] == {"cat/other.jpg", "cat/other, small.jpg"}
 
 
 def test_a_near_copy_of_what_is_filed_under_both_classes_is_set_aside_too(tmp_path):
     same = saved(picture(1))
     files = {"cat/a.jpg": same, "dog/a.jpg": same, "dog/near.jpg": COPIES["darker"](picture(1))}
-    found = settled(*inspected(files, tmp_path))
-    assert [finding.reason for finding in found.values()] == [
+    by_source = resolved(*inspected(files, tmp_path))
+    assert [finding.reason for finding in by_source.values()] == [
         "conflicting labels: same bytes as dog/a.jpg",
         "conflicting labels: same bytes as cat/a.jpg",
         "conflicting labels: looks like cat/a.jpg (cat)",
@@ -224,21 +223,21 @@ def test_a_near_copy_of_what_is_filed_under_both_classes_is_set_aside_too(tmp_pa
 
 def test_with_a_likeness_of_1_only_identical_files_are_copies(family, tmp_path):
     findings, spool = family
-    found = settled(findings, spool, likeness=1)
-    assert all(finding.group == finding.id and not finding.reason for finding in found.values())
+    by_source = resolved(findings, spool, likeness=1)
+    assert all(finding.group == finding.id and not finding.reason for finding in by_source.values())
     same = saved(picture(1))
-    found = settled(*inspected({"cat/a.jpg": same, "cat/b.jpg": same}, tmp_path), likeness=1)
-    assert found["cat/b.jpg"].reason == "duplicate: same bytes as cat/a.jpg"
+    by_source = resolved(*inspected({"cat/a.jpg": same, "cat/b.jpg": same}, tmp_path), likeness=1)
+    assert by_source["cat/b.jpg"].reason == "duplicate: same bytes as cat/a.jpg"
 
 
 def test_refused_files_take_no_part(tmp_path):
-    found = settled(*inspected({"cat/a.jpg": b"", "cat/b.jpg": b"x", "cat/c.jpg": saved(picture(1))}, tmp_path))
-    assert [(f.reason, bool(f.group)) for f in found.values()] == [
+    by_source = resolved(*inspected({"cat/a.jpg": b"", "cat/b.jpg": b"x", "cat/c.jpg": saved(picture(1))}, tmp_path))
+    assert [(f.reason, bool(f.group)) for f in by_source.values()] == [
         ("empty", False),
         ("not an image", False),
         ("", True),
     ]
-    assert settled([], tmp_path / "spool.arrow") == {}
+    assert resolved([], tmp_path / "spool.arrow") == {}
 
 
 # ---- the search -----------------------------------------------------------------------------------------------------
@@ -267,21 +266,21 @@ def test_whole_pictures_close_to_some_view_of_another_are_looked_at(view, bits):
         asked[row, other, mirrored] += 1
         return row % 2 == 0 and other == row + 1
 
-    found = neighbours.families(hashes, alike)
+    families = neighbours.families(hashes, alike)
     assert set(asked.values()) == {1}
-    assert sum(rows in found for rows in ([n, n + 1] for n in range(0, 400, 2))) >= 199
+    assert sum(rows in families for rows in ([n, n + 1] for n in range(0, 400, 2))) >= 199
     assert asked[0, 1, view >= 2] == 1
-    assert sorted(row for rows in found for row in rows) == list(range(400))
+    assert sorted(row for rows in families for row in rows) == list(range(400))
 
 
 def test_25_000_unrelated_pictures_are_hardly_looked_at():
     hashes = scattered(25_000)
     hashes[24_999, 0] = flipped(hashes[0, 0], 4, seed=0)
     asked = []
-    found = neighbours.families(hashes, lambda *pair: bool(asked.append(pair)) or pair[:2] == (0, 24_999))
+    families = neighbours.families(hashes, lambda *pair: bool(asked.append(pair)) or pair[:2] == (0, 24_999))
     assert len(asked) == len(set(asked)) < 2_500
-    assert len(found) == 24_999
-    assert [0, 24_999] in found
+    assert len(families) == 24_999
+    assert [0, 24_999] in families
 
 
 def test_many_copies_of_one_picture_take_one_look_each():
@@ -294,8 +293,8 @@ def test_many_copies_of_one_picture_take_one_look_each():
 def test_chains_are_followed_and_broken_where_pictures_differ():
     hashes = np.repeat(scattered(1), 6, axis=0)
     links = {(0, 3), (1, 3), (2, 5)}
-    found = neighbours.families(hashes, lambda row, other, mirrored: (row, other) in links)
-    assert sorted(found) == [[0, 1, 3], [2, 5], [4]]
+    families = neighbours.families(hashes, lambda row, other, mirrored: (row, other) in links)
+    assert sorted(families) == [[0, 1, 3], [2, 5], [4]]
 
 
 def test_hashes_do_not_mind_what_a_photograph_is_stored_as():
@@ -310,10 +309,9 @@ def test_hashes_do_not_mind_what_a_photograph_is_stored_as():
 
 
 def test_the_number_of_workers_does_not_matter(tmp_path):
-    files = {f"cat/{seed}.jpg": saved(picture(seed)) for seed in range(40)}
-    findings, spool = inspected(files | {"cat/copy.jpg": COPIES["cropped"](picture(0))}, tmp_path)
-    met = [archives.File(f.source, f.label, None, str(tmp_path / f"{n}.bin")) for n, f in enumerate(findings)]
-    inspect = partial(inspection.inspect, met, SETTINGS)
+    contents = {f"cat/{seed}.jpg": saved(picture(seed)) for seed in range(40)}
+    findings, spool = inspected(contents | {"cat/copy.jpg": COPIES["cropped"](picture(0))}, tmp_path)
+    files = [archives.File(f.source, f.label, None, str(tmp_path / f"{n}.bin")) for n, f in enumerate(findings)]
     for workers in (1, 2):
-        again = inspection.spool(inspect(workers=workers), tmp_path / f"{workers}.arrow")
-        assert settled(again, tmp_path / f"{workers}.arrow") == settled(findings, spool)
+        again = inspection.spool(inspection.inspect(files, SETTINGS, workers=workers), tmp_path / f"{workers}.arrow")
+        assert resolved(again, tmp_path / f"{workers}.arrow") == resolved(findings, spool)

@@ -9,6 +9,7 @@ from training_fixtures import noise, params
 from catdog.base import paths
 from catdog.evaluation import failures, gradcam
 from catdog.pictures import sheets
+from catdog.pictures.style import NAMES
 from catdog.training.cnn import network as cnn_network
 from catdog.training.xception import network as xception_network
 
@@ -29,10 +30,10 @@ def test_maps_are_the_weighted_sum_that_a_linear_verdict_makes_of_them():
     pixels = np.random.default_rng(0).integers(0, 255, (3, 4, 4, 3), dtype=np.uint8)
     weights = [0.02, -0.01, 0.005]  # large enough for a sigmoid that is 1 to the last digit of float32
     for second in (True, False):
-        found = gradcam.maps(linear(weights), pixels, second=np.full(3, second))
+        maps = gradcam.maps(linear(weights), pixels, second=np.full(3, second))
         expected = np.maximum(pixels @ np.array(weights) * (1 if second else -1), 0)
         most = expected.max(axis=(1, 2), keepdims=True)
-        assert found == pytest.approx(expected / np.where(most > 0, most, 1), abs=1e-5)
+        assert maps == pytest.approx(expected / np.where(most > 0, most, 1), abs=1e-5)
 
 
 def test_what_speaks_for_neither_class_gives_an_empty_map():
@@ -42,10 +43,10 @@ def test_what_speaks_for_neither_class_gives_an_empty_map():
 
 def test_both_networks_have_maps():
     pixels = np.random.default_rng(1).integers(0, 255, (9, 24, 24, 3), dtype=np.uint8)
-    found = gradcam.maps(cnn_network.cnn(P, image_size=24), pixels, second=np.ones(9, bool))
-    assert found.shape[0] == 9
-    assert found.min() >= 0
-    assert found.max() <= 1
+    maps = gradcam.maps(cnn_network.cnn(P, image_size=24), pixels, second=np.ones(9, bool))
+    assert maps.shape[0] == 9
+    assert maps.min() >= 0
+    assert maps.max() <= 1
     inputs = keras.Input((24, 24, 3))
     base = keras.Model(inputs, layers.GlobalAveragePooling2D()(layers.Conv2D(5, 3)(inputs)), name="xception")
     head = xception_network.head(params().train_xception, features=5)
@@ -68,12 +69,12 @@ def test_an_overlay_leaves_what_is_cold_as_it_is():
 def failed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shard = noise(tmp_path / "test.arrow", 8, seed=0)  # labels 0, 1, 0, 1, ...
-    told = {
+    probabilities = {
         "cnn": np.array([0.1, 0.9, 0.8, 0.9, 0.1, 0.4, 0.1, 0.9]),  # wrong on 2 and 5
         "xception": np.array([0.1, 0.9, 0.1, 0.9, 0.1, 0.02, 0.99, 0.9]),  # wrong on 5 and 6
     }
     network = cnn_network.cnn(P, image_size=24)
-    return failures.Failures(shard, told, {"cnn": network, "xception": network}, ["cat", "dog"], 0.5)
+    return failures.Failures(shard, probabilities, {"cnn": network, "xception": network}, ["cat", "dog"], 0.5)
 
 
 def test_the_table_has_every_mistake_the_surest_first(failed):
@@ -88,20 +89,23 @@ def test_sheets_show_mistakes_and_disagreements(failed, monkeypatch):
     seen = {}
     draw = sheets.block_sheet
 
-    def block_sheet(blocks, path, **said):
-        seen[path.stem] = ([block.captions[0] for block in blocks], said["title"])
-        draw(blocks, path, **said)
+    def block_sheet(blocks, path, **options):
+        seen[path.stem] = ([block.captions[0] for block in blocks], options["title"])
+        draw(blocks, path, **options)
 
     monkeypatch.setattr(sheets, "block_sheet", block_sheet)
     pictures = failures.draw(failed)
     assert all(path.is_file() for path in pictures.values())
     assert seen["mistakes_cnn"] == (["2.jpg", "5.jpg"], "CNN: 2 mistakes, the surest first")
     assert seen["mistakes_xception"] == (["6.jpg", "5.jpg"], "Xception: 2 mistakes, the surest first")
-    assert seen["disagreements"][0] == ["2.jpg", "6.jpg"]
+    assert seen["disagreements"] == (
+        ["2.jpg", "6.jpg"],
+        "Disagreements: Xception alone right on 1, CNN alone right on 1",
+    )
     assert paths.MISTAKES.read_text().count("\n") == 4
 
 
 def test_models_without_a_mistake_have_empty_sheets(failed):
-    failed.probabilities.update({name: failed.shard.labels.astype(float) for name in ("cnn", "xception")})
+    failed.probabilities.update({name: failed.shard.labels.astype(float) for name in NAMES})
     assert all(path.is_file() for path in failures.draw(failed).values())
     assert failures.table(failed).empty

@@ -70,10 +70,10 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Counting:
     return counting
 
 
-def _extract(found: list[shards.Shard], folder: Path, digest: str = "a" * 64) -> list[np.ndarray]:
-    return features.extract(
-        found, model=Model(), weights_digest=digest, image_size=SIZE, precision="float32", batch_size=2, folder=folder
-    ).arrays
+def _extract(found: list[shards.Shard], folder: Path, digest: str = "a" * 64, keep: bool = True) -> list[np.ndarray]:
+    settings = {"model": Model(), "weights_digest": digest, "image_size": SIZE, "precision": "float32"}
+    rows = features.extract(found, **settings, batch_size=2, folder=folder, keep=keep).rows
+    return np.split(rows, np.cumsum([len(shard) for shard in found])[:-1])
 
 
 def _expected(shard: shards.Shard) -> np.ndarray:
@@ -137,14 +137,31 @@ def test_other_weights_and_other_decoding_are_computed_afresh(
 
 def test_what_they_took_is_known_when_they_are_only_read(engine: Counting, tmp_path: Path) -> None:
     shard = _shard(tmp_path / "a.arrow", range(5))
-    found = [
+    first, second = (
         features.extract(
             [shard], model=Model(), weights_digest="w", image_size=SIZE, precision="float32", folder=tmp_path / "kept"
         )
         for _ in range(2)
-    ]
-    assert [each.computed for each in found] == [5, 0]
-    assert found[0].seconds == found[1].seconds > 0
+    )
+    assert engine.photographs == 5
+    assert first.seconds == second.seconds > 0
+
+
+def test_a_reader_computes_what_is_missing_and_leaves_the_store_as_it_is(engine: Counting, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    _extract([_shard(tmp_path / "a.arrow", range(7))], folder)
+    [file] = _files(folder)
+    before = file.read_bytes()
+    longer = _shard(tmp_path / "longer.arrow", range(3, 10))
+    for _ in range(2):
+        [rows] = _extract([longer], folder, keep=False)
+        np.testing.assert_array_equal(rows, _expected(longer))
+    assert engine.photographs == 7 + 2 * 3
+    file.write_bytes(b"damaged")
+    [rows] = _extract([longer], folder, keep=False)
+    np.testing.assert_array_equal(rows, _expected(longer))
+    assert _files(folder) == [file]
+    assert file.read_bytes() == b"damaged" != before
 
 
 def test_a_killed_run_goes_on_where_it_stopped(engine: Counting, tmp_path: Path) -> None:
@@ -154,7 +171,8 @@ def test_a_killed_run_goes_on_where_it_stopped(engine: Counting, tmp_path: Path)
         from pathlib import Path
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import test_features as here
-        from catdog import engines, features, shards
+        from catdog.photographs import shards
+        from catdog.training.xception import engines, features
 
         def engine(model, **settings):
             def run(batches):
@@ -180,7 +198,7 @@ def test_a_kill_while_writing_or_putting_together_loses_nothing(engine: Counting
     [rows] = _extract([shard], tmp_path / "kept")
     [whole] = _files(tmp_path / "kept")
     content = whole.read_bytes()
-    keys = list(features._load(whole.parent))
+    keys = list(features._load(whole.parent, repair=True))
     features._write(whole.parent, list(zip(keys[:3], rows[:3], strict=True)), seconds=1.0)
     (whole.parent / "half.part").write_bytes(content[:500])
     [again] = _extract([shard], tmp_path / "kept")
@@ -240,8 +258,9 @@ def test_engines_agree_with_keras_in_float32(xception, tmp_path, monkeypatch, na
         batch_size=2,
         folder=tmp_path / "kept",
     )
-    [rows] = found.arrays
-    assert (found.engine, found.precision, found.computed) == (name, numbers, 5)
+    rows = found.rows
+    assert found.engine == name
+    assert numbers in next((tmp_path / "kept").iterdir()).name
     pixels = np.stack([photos.pixels(shard.jpeg(i), SIZE) for i in range(5)]).astype(np.float32)
     expected = xception.predict_on_batch(keras.applications.xception.preprocess_input(pixels))
     assert rows.shape == (5, 2048)
@@ -258,7 +277,7 @@ def test_openvino_does_not_report_its_use(tmp_path: Path, monkeypatch: pytest.Mo
     script = f"""
         import sys
         import keras
-        from catdog import engines, features
+        from catdog.training.xception import engines
         shape = ({SIZE}, {SIZE}, 3)
         model = keras.applications.Xception(include_top=False, weights=None, pooling="avg", input_shape=shape)
         engines._openvino_engine(model, image_size={SIZE}, precision="float32", batch_size=1)

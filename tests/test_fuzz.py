@@ -1,4 +1,4 @@
-"""No bytes whatever crash prepare, or vanish from its account."""
+"""No bytes whatever crash prepare, or are missing from its manifest."""
 
 import hashlib
 import zipfile
@@ -22,12 +22,12 @@ SETTINGS = inspection.Settings(image_size=299, min_side=16, max_megapixels=4)
 
 
 def photographs(count: int) -> list[bytes]:
-    """JPEGs from cameras where the collection is at hand, else made up ones, of all kinds."""
+    """JPEGs from cameras if the collection is at hand, else made up, of all kinds."""
     if ORIGINALS.exists():
         with zipfile.ZipFile(ORIGINALS) as archive:
             names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
             return [archive.read(name) for name in names[:: len(names) // count][:count]]
-    kinds: list[dict] = [
+    options: list[dict] = [
         {},
         {"progressive": True},
         {"subsampling": 0},
@@ -37,7 +37,7 @@ def photographs(count: int) -> list[bytes]:
     pictures = [photograph(seed, (320 + 8 * seed, 240)) for seed in range(count)]
     noise = np.random.default_rng(0).integers(-30, 31, (240, 320 + 8 * count, 3))
     noisy = [np.clip(p + noise[:, : p.shape[1]], 0, 255).astype(np.uint8) for p in pictures]
-    return [saved(p, "JPEG", quality=85, **kinds[i % len(kinds)]) for i, p in enumerate(noisy)]
+    return [saved(p, "JPEG", quality=85, **options[i % len(options)]) for i, p in enumerate(noisy)]
 
 
 def harmed(data: bytes, rng: np.random.Generator) -> bytes:
@@ -84,21 +84,21 @@ anything = st.one_of(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(contents=st.lists(anything, max_size=6))
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of corrupt data
-def test_every_file_has_its_row_in_the_account(contents, tmp_path):
+def test_every_file_has_its_row_in_the_manifest(contents, tmp_path):
     files = []
     for index, data in enumerate(contents):
         (tmp_path / str(index)).write_bytes(data)
         files.append(archives.File(f"cat/{index}", index % 2, None, str(tmp_path / str(index))))
     findings = inspection.spool((inspection.inspect_file(f, SETTINGS) for f in files), tmp_path / "spool.arrow")
-    account = manifest.table(findings, classes=["cat", "dog"])
-    assert list(account["source"]) == [f.source for f in files]
-    assert list(account["id"]) == [hashlib.sha256(data).hexdigest() for data in contents]
+    table = manifest.table(findings, classes=["cat", "dog"])
+    assert list(table["source"]) == [f.source for f in files]
+    assert list(table["id"]) == [hashlib.sha256(data).hexdigest() for data in contents]
     kept = [finding.spooled for finding in findings if not finding.reason]
     assert kept == list(range(len(kept)))
     assert len(shards.Shard(tmp_path / "spool.arrow")) == len(kept)
 
 
-def test_prepare_survives_and_accounts_for_whatever_it_is_given(tmp_path):
+def test_prepare_survives_whatever_it_is_given_and_lists_it(tmp_path):
     rng = np.random.default_rng(3)
     names = list(FILES)
     odd = {f"Cat/noise-{i}.jpg": rng.bytes(rng.integers(3000)) for i in range(40)}
@@ -112,7 +112,7 @@ def test_prepare_survives_and_accounts_for_whatever_it_is_given(tmp_path):
     done = run("prepare", folder)
     assert done.returncode == 0, done.stderr
     assert not any(word in done.stderr for word in ("JPEG", "Warning", "Traceback", "libpng", "TIFF")), done.stderr
-    account = pd.read_csv(folder / "data/prepared/manifest.csv", keep_default_na=False, dtype=str)
-    assert list(account["source"]) == sorted(GOOD | odd)
-    assert ((account["reason"] == "") == account["split"].isin(["train", "val", "test"])).all()
-    assert set(account.loc[account["reason"] == "", "source"]) >= set(GOOD)
+    table = pd.read_csv(folder / "data/prepared/manifest.csv", keep_default_na=False, dtype=str)
+    assert list(table["source"]) == sorted(GOOD | odd)
+    assert ((table["reason"] == "") == table["split"].isin(["train", "val", "test"])).all()
+    assert set(table.loc[table["reason"] == "", "source"]) >= set(GOOD)

@@ -58,7 +58,7 @@ def test_a_finished_cnn_is_plain_keras_with_the_same_answers(policy, tmp_path):
     assert any(isinstance(layer, FusedBatchNormalization) for layer in trained.layers)
     assert trained.dtype_policy.name == policy
     trained.fit(pixels(64, 24), RNG.integers(0, 2, (64, 1)), batch_size=16, epochs=2, verbose=0)
-    finished = recipe.finished(trained, p.train_cnn)
+    finished = recipe.plain(trained, p.train_cnn)
 
     batch = pixels(8, 24)
     # bfloat16 has 8 bits of precision, and the layers' roundings add up.

@@ -1,6 +1,7 @@
+"""One photograph: every format, every kind of damage, and what becomes of its pixels."""
+
 import io
 import struct
-import warnings
 import zlib
 
 import cv2
@@ -37,11 +38,6 @@ def with_alpha(alpha: np.ndarray | int) -> Image.Image:
 def animation() -> bytes:
     frames = [Image.fromarray(photograph(seed, (WIDTH, HEIGHT))).quantize(256) for seed in (1, 2, 3)]
     return saved(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100)
-
-
-def palette_with_transparency() -> bytes:
-    image = Image.fromarray(PICTURE).quantize(64)
-    return saved(image, "PNG", transparency=image.getpixel((0, 0)))
 
 
 def camera_jpeg(**options) -> bytes:
@@ -131,16 +127,19 @@ def test_every_format_gives_its_picture(name):
     assert not close(decoded, photograph(2, (WIDTH, HEIGHT)), 20)  # the test can tell
 
 
+def standard(data: bytes) -> np.ndarray:
+    return photos.decode(photos.standardise(data, image_size=299).jpeg)
+
+
 def test_what_is_transparent_is_white():
     half = np.where(np.arange(WIDTH) < WIDTH // 2, 0, 255)
-    decoded = photos.decode(photos.standardise(saved(with_alpha(half), "PNG"), image_size=299).jpeg)
+    decoded = standard(saved(with_alpha(half), "PNG"))
     edge = 8  # of JPEG's blocks
     assert decoded[:, : WIDTH // 2 - edge].min() > 245
     assert close(decoded[:, WIDTH // 2 + edge :], PICTURE[:, WIDTH // 2 + edge :])
-    decoded = photos.decode(photos.standardise(saved(with_alpha(128), "WEBP", lossless=True), image_size=299).jpeg)
-    assert close(decoded, (PICTURE / 2 + 127.5))
-    decoded = photos.decode(photos.standardise(palette_with_transparency(), image_size=299).jpeg)
-    assert decoded[0, 0].min() > 245
+    few_colours = Image.fromarray(PICTURE).quantize(64)
+    for kind in ("PNG", "GIF"):
+        assert standard(saved(few_colours, kind, transparency=few_colours.getpixel((0, 0))))[0, 0].min() > 245
 
 
 HALF = PICTURE / 2 + 127.5
@@ -150,6 +149,7 @@ TRANSLUCENT = {
     "grey PNG": (saved(grey_with_alpha(128), "PNG"), GREY / 2 + 127.5),
     "palette PNG": (saved(PALETTE, "PNG", transparency=bytes([128] * 256)), HALF),
     "lossy WebP": (saved(with_alpha(128), "WEBP", quality=95), HALF),
+    "lossless WebP": (saved(with_alpha(128), "WEBP", lossless=True), HALF),
     "TIFF": (saved(with_alpha(128), "TIFF"), HALF),
 }
 
@@ -157,13 +157,7 @@ TRANSLUCENT = {
 @pytest.mark.parametrize("name", TRANSLUCENT)
 def test_alpha_is_laid_on_white(name):
     data, expected = TRANSLUCENT[name]
-    assert close(photos.decode(photos.standardise(data, image_size=299).jpeg), expected)
-
-
-def test_what_a_gif_leaves_out_is_white():
-    image = Image.fromarray(PICTURE).quantize(64)
-    data = saved(image, "GIF", transparency=image.getpixel((0, 0)))
-    assert photos.decode(photos.standardise(data, image_size=299).jpeg)[0, 0].min() > 245
+    assert close(standard(data), expected)
 
 
 # By the EXIF standard: orientation n means that the file's first row and column are the picture's ... and ...
@@ -227,8 +221,8 @@ def test_the_content_decides_not_the_name(name, ending, tmp_path):
     misnamed = tmp_path / f"photo.{ending}"
     misnamed.write_bytes(FILES[name][0])
     file = archives.File(f"cat/photo.{ending}", 0, None, str(misnamed))
-    found = inspection.inspect_file(file, inspection.Settings(image_size=299, min_side=16, max_megapixels=64))
-    assert (found.reason, found.format, found.width, found.height) == ("", FILES[name][1], WIDTH, HEIGHT)
+    finding = inspection.inspect_file(file, inspection.Settings(image_size=299, min_side=16, max_megapixels=64))
+    assert (finding.reason, finding.format, finding.width, finding.height) == ("", FILES[name][1], WIDTH, HEIGHT)
 
 
 def huge(kind: str) -> bytes:
@@ -316,7 +310,7 @@ def padded(at: bytes) -> bytes:
     return data.replace(at, bytes(128) + at)
 
 
-# Of what libjpeg only warns of, what costs part of the picture, and what does not.
+# What libjpeg warns of, and the reason where part of the picture is lost; None where any will do.
 WARNED_OF = {
     "cut, then ended anew": (jpeg(1)[:2000] + b"\xff\xd9", "damaged: premature end of data segment"),
     "codes that mean nothing": (damaged_inside(b"\xff\0" * 20), "damaged: bad Huffman code"),
@@ -339,9 +333,9 @@ def reason(data: bytes) -> str:
 
 
 def test_workers_tell_lost_parts_from_harmless_faults_and_keep_the_terminal_clean(capfd):
-    found = parallel.chunked_map(reason, [data for data, _ in WARNED_OF.values()] * 2, workers=1)
-    for (name, (_, expected)), said in zip([*WARNED_OF.items()] * 2, found, strict=True):
-        assert said == expected or expected is None, name
+    reasons = parallel.chunked_map(reason, [data for data, _ in WARNED_OF.values()] * 2, workers=1)
+    for (name, (_, expected)), received in zip([*WARNED_OF.items()] * 2, reasons, strict=True):
+        assert received == expected or expected is None, name
     assert capfd.readouterr().err == ""
     # Elsewhere stderr may be another thread's too, and is left alone.
     assert reason(WARNED_OF["cut, then ended anew"][0]) == ""
@@ -382,12 +376,9 @@ def test_a_jpeg_in_standard_form_keeps_its_bytes():
 @pytest.mark.parametrize("size", [24, 64, 72, 150])
 @pytest.mark.parametrize("name", ["baseline JPEG", "CMYK JPEG", "PNG"])
 def test_pixels_for_a_model(name, size):
-    standard = photos.standardise(FILES[name][0], image_size=64).jpeg
-    found = photos.pixels(standard, size)
-    assert (found.shape, found.dtype) == ((size, size, 3), np.uint8)
-    assert close(found, cv2.resize(PICTURE, (size, size), interpolation=cv2.INTER_AREA))
-    again = photos.pixels(photos.standardise(FILES[name][0], image_size=64).jpeg, size)
-    np.testing.assert_array_equal(found, again)
+    pixels = photos.pixels(photos.standardise(FILES[name][0], image_size=64).jpeg, size)
+    assert (pixels.shape, pixels.dtype) == ((size, size, 3), np.uint8)
+    assert close(pixels, cv2.resize(PICTURE, (size, size), interpolation=cv2.INTER_AREA))
 
 
 MAGIC = [data[:12] for data, _, _ in FILES.values()] + [b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBPVP8X", b"II*\0", b"MM\0*"]
@@ -395,10 +386,9 @@ MAGIC = [data[:12] for data, _, _ in FILES.values()] + [b"\xff\xd8\xff", b"RIFF\
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.one_of(st.binary(), st.builds(bytes.__add__, st.sampled_from(MAGIC), st.binary(max_size=200))))
+@pytest.mark.filterwarnings("ignore")
 def test_no_bytes_do_worse_than_be_unreadable(data):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        readable(data)
+    readable(data)
 
 
 @pytest.mark.parametrize(
@@ -408,20 +398,19 @@ def test_no_bytes_do_worse_than_be_unreadable(data):
         (600, ["PNG", "palette PNG", "grey PNG of 16 bits", "GIF", "BMP", "WebP", "TIFF", "grey TIFF of 16 bits"]),
     ],
 )
+@pytest.mark.filterwarnings("ignore")
 def test_damaged_files_do_no_worse_than_be_unreadable(cases, names):
     rng = np.random.default_rng(5)
     survived = 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for case in range(cases):
-            data = bytearray(FILES[names[case % len(names)]][0])
-            for _ in range(rng.integers(1, 6)):
-                # Half of the damage to the headers, which decoders believe.
-                at = rng.integers(200 if rng.random() < 0.5 else len(data))
-                data[at] = rng.integers(256)
-            if rng.random() < 0.1:
-                del data[rng.integers(len(data)) :]
-            survived += readable(bytes(data))
+    for case in range(cases):
+        data = bytearray(FILES[names[case % len(names)]][0])
+        for _ in range(rng.integers(1, 6)):
+            # Half of the damage to the headers, which decoders believe.
+            at = rng.integers(200 if rng.random() < 0.5 else len(data))
+            data[at] = rng.integers(256)
+        if rng.random() < 0.1:
+            del data[rng.integers(len(data)) :]
+        survived += readable(bytes(data))
     assert 0.2 * cases < survived < 0.9 * cases
 
 

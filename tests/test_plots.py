@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from catdog.evaluation import plots, scoring, tradeoffs
+from catdog.evaluation import calibration, difference, plots, scoring, tradeoffs
 from catdog.photographs import photos, shards
-from catdog.pictures import sheets
+from catdog.pictures import sheets, style, wording
 
 CLASSES = ["cat", "dog"]
 
@@ -31,37 +31,36 @@ def a_history(epochs=6):
 
 
 def drawn_by(name, path, *, epochs=6, separation=1.0):
-    """Call the function `name` of plots on two made-up models."""
+    """Draw the plot `name` of two made-up models."""
     random = np.random.default_rng(0)
     labels = np.tile([0, 1], 40)
     options = {"threshold": 0.5, "confidence": 0.95, "resamples": 100, "seed": 0}
-    told, evaluation = {}, {}
-    for model in ("cnn", "xception"):
-        told[model] = 1 / (1 + np.exp(-random.normal(size=80) - separation * (2 * labels - 1)))
-        ranges = scoring.intervals(labels, told[model], **options)
-        found = scoring.score(labels, told[model], threshold=0.5)
-        evaluation[model] = found | {"intervals": ranges, "train_seconds": 60.0}
-    evaluation["difference"] = scoring.compare(labels, *told.values(), **options)
-    histories = dict.fromkeys(told, a_history(epochs))
+    probabilities, evaluation = {}, {}
+    for model in style.NAMES:
+        probabilities[model] = 1 / (1 + np.exp(-random.normal(size=80) - separation * (2 * labels - 1)))
+        evaluation[model] = scoring.score(labels, probabilities[model], threshold=0.5) | {
+            "intervals": scoring.intervals(labels, probabilities[model], **options),
+            "train_seconds": 60.0,
+            "temperature": 1.2,
+            "calibrated_calibration_error": 0.01,
+        }
+    evaluation["difference"] = difference.compare(labels, *probabilities.values(), **options)
+    histories = dict.fromkeys(probabilities, a_history(epochs))
 
-    def tables(make, **more):
-        return {model: make(labels, told[model], **more) for model in told}
-
-    resampled = {"confidence": 0.95, "resamples": 20, "seed": 0}
-    for model in told:
-        evaluation[model] |= {"temperature": 1.2, "calibrated_calibration_error": 0.01}
     match name:
         case "curves":
             plots.curves(histories, path)
-        case "roc":
-            plots.roc(tables(tradeoffs.roc_table), tables(tradeoffs.roc_band, **resampled), evaluation, path)
-        case "precision_recall":
-            bands = tables(tradeoffs.pr_band, **resampled)
-            plots.precision_recall(tables(tradeoffs.pr_table), bands, evaluation, path)
+        case "roc" | "precision_recall":
+            tables = {model: tradeoffs.table(name, labels, p) for model, p in probabilities.items()}
+            resampled = {"confidence": 0.95, "resamples": 20, "seed": 0}
+            bands = {model: tradeoffs.band(name, labels, p, **resampled) for model, p in probabilities.items()}
+            plots.tradeoff(name, tables, bands, evaluation, path)
         case "confusions":
-            plots.confusions(tables(scoring.confusion_table, threshold=0.5, classes=CLASSES), path, classes=CLASSES)
+            counted = {"threshold": 0.5, "classes": CLASSES}
+            tables = {model: scoring.confusion_table(labels, p, **counted) for model, p in probabilities.items()}
+            plots.confusions(tables, path, classes=CLASSES)
         case "reliability":
-            bins = tables(scoring.reliability_table)
+            bins = {m: calibration.reliability_table(labels, p, confidence=0.95) for m, p in probabilities.items()}
             plots.reliability(bins, bins, evaluation, path, note="Drawings")
         case "cost":
             plots.cost(evaluation, histories, path)
@@ -78,25 +77,25 @@ def has_colour(path, colour):
     return bool((np.abs(the_pixels(path) - wanted).max(axis=2) < 4).any())
 
 
-FIGURES = ["curves", "roc", "precision_recall", "confusions", "reliability", "cost", "comparison"]
+PLOTS = ["curves", "roc", "precision_recall", "confusions", "reliability", "cost", "comparison"]
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_shows_both_models_and_has_the_same_bytes_each_time(name, tmp_path):
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_plot_shows_both_models_and_has_the_same_bytes_each_time(name, tmp_path):
     one, other = tmp_path / "folder" / "one.png", tmp_path / "other.png"
     drawn_by(name, one)
     drawn_by(name, other)
     assert one.read_bytes() == other.read_bytes()
     assert "Software" not in Image.open(one).info
     assert Image.open(one).width >= 600
-    assert has_colour(one, plots.COLOURS["cnn"]) or name == "confusions"
-    assert has_colour(one, plots.COLOURS["xception"]) or name == "confusions"
+    assert has_colour(one, style.COLOURS["cnn"]) or name == "confusions"
+    assert has_colour(one, style.COLOURS["xception"]) or name == "confusions"
     assert [p.name for p in one.parent.iterdir()] == ["one.png"], "nothing half-written is left"
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", PLOTS)
 @pytest.mark.parametrize(("epochs", "separation"), [(1, 20.0), (2, -20.0)])
-def test_a_figure_stands_the_extremes(name, epochs, separation, tmp_path):
+def test_a_plot_stands_the_extremes(name, epochs, separation, tmp_path):
     drawn_by(name, tmp_path / "x.png", epochs=epochs, separation=separation)
     assert Image.open(tmp_path / "x.png").width >= 600
 
@@ -107,25 +106,23 @@ def test_a_note_is_written_in_red(tmp_path):
         assert has_colour(tmp_path / "x.png", "#b42318") == bool(note)
 
 
-def test_contact_sheet_shows_every_image_in_its_colour_and_shape(tmp_path):
+def test_a_sheet_shows_every_image_in_its_colour_and_shape(tmp_path):
     colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
     images = [np.full((20, 40, 3), colour, np.uint8) for colour in colours]
-    path = tmp_path / "sheet.png"
-    sheets.contact_sheet(images, ["a", "b", "a very long name " * 5, "кот\né"], path, title="t", columns=3, cell=100)
+    blocks = [sheets.Block(images, ["a", "b", "a very long name " * 5, "кот\né"])]
+    path, again = tmp_path / "sheet.png", tmp_path / "again.png"
+    for file in (path, again):
+        sheets.block_sheet(blocks, file, title="t", columns=3, cell=100, palette=True)
     sheet = the_pixels(path)
     for colour in colours:
         rows, columns = np.nonzero((sheet == colour).all(axis=2))
         assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (50, 100)
-    again = tmp_path / "again.png"
-    sheets.contact_sheet(images, ["a", "b", "a very long name " * 5, "кот\né"], again, title="t", columns=3, cell=100)
     assert path.read_bytes() == again.read_bytes()
 
 
-def test_contact_sheet_of_nothing_says_so_and_of_a_wrong_number_is_refused(tmp_path):
-    sheets.contact_sheet([], [], tmp_path / "none.png", title="Mistakes")
+def test_a_sheet_of_nothing_says_so(tmp_path):
+    sheets.block_sheet([], tmp_path / "none.png", title="Mistakes")
     assert Image.open(tmp_path / "none.png").height > 50
-    with pytest.raises(ValueError, match="1 images, 0 captions"):
-        sheets.contact_sheet([np.zeros((4, 4, 3), np.uint8)], [], tmp_path / "x.png", title="t")
 
 
 def test_a_long_caption_keeps_both_ends():
@@ -152,19 +149,24 @@ def test_variants_stand_beside_their_own_original(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "words"),
     [(0.44, "0.4 s"), (42, "42 s"), (59.99, "60 s"), (60, "1 min"), (185, "3 min 5 s"), (7800, "2 h 10 min")],
 )
-def test_duration(seconds, said):
-    assert plots.duration(seconds) == said
+def test_duration(seconds, words):
+    assert wording.duration(seconds) == words
 
 
 def test_percent_never_says_100_of_less():
-    assert [plots.percent(x) for x in (0.5, 0.97312, 0.9996, 1)] == ["50.0 %", "97.3 %", "99.96 %", "100.0 %"]
+    assert [wording.percent(x) for x in (0.5, 0.97312, 0.9996, 1)] == ["50.0 %", "97.3 %", "99.96 %", "100.0 %"]
 
 
-def test_plots_is_light_to_import():
+def test_megabytes_and_milliseconds():
+    assert [wording.megabytes(x) for x in (13_658_360, 3.5e8, 1.28e9)] == ["13.7 MB", "350 MB", "1.3 GB"]
+    assert [wording.milliseconds(x) for x in (7.25, 67.2)] == ["7.2 ms", "67 ms"]
+
+
+def test_what_every_stage_draws_with_is_light_to_import():
     heavy = {"tensorflow", "mlflow", "matplotlib", "pandas", "scipy"}
-    code = f"import sys, catdog.evaluation.plots; print(*({heavy} & set(sys.modules)))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == ""
+    code = f"import sys, catdog.pictures.style; print(*({heavy} & set(sys.modules)))"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert imported.stdout.strip() == ""

@@ -23,7 +23,7 @@ from catdog.preparation.splits import split_of
 
 SPLITS = ("train", "val", "test")
 OUTPUTS = [f"data/prepared/{name}" for name in ("train.arrow", "val.arrow", "test.arrow", "manifest.csv")]
-OUTPUTS.append("metrics/data.json")
+OUTPUTS += ["metrics/data.json"]
 PICTURES = ("sizes", "photographs_0", "photographs_1", "refused", "near_duplicates")
 OUTPUTS += [f"plots/{name}.png" for name in PICTURES]
 GOOD = {
@@ -83,20 +83,18 @@ def outputs(folder: Path) -> dict[str, str]:
 
 
 def made(folder: Path) -> list[str]:
-    """All files but those that were there before any stage ran."""
-    given = ("params.yaml", "data/raw/")
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in found if not name.startswith(given))
+    """All files that stages made."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if not name.startswith(("params.yaml", "data/raw/")))
 
 
-def refused(done: subprocess.CompletedProcess) -> str:
-    """The one line that a person is told."""
+def error(done: subprocess.CompletedProcess) -> str:
+    """The one line that a person reads when a stage fails."""
     assert done.returncode == 1
     progress = ("checking photographs: ", "looking for near duplicates: ")
-    said = [line for line in done.stderr.splitlines() if not line.startswith(progress)]
-    assert len(said) == 1, done.stderr
-    assert said[0].startswith("error: ")
-    return said[0]
+    [line] = [line for line in done.stderr.splitlines() if not line.startswith(progress)]
+    assert line.startswith("error: ")
+    return line
 
 
 PLANTED = GOOD | KEPT_TOO | {name: data for name, (data, _) in BAD.items()} | PASSED_OVER
@@ -114,65 +112,64 @@ def prepared(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def account(prepared) -> pd.DataFrame:
+def manifest(prepared) -> pd.DataFrame:
     return pd.read_csv(prepared / "data/prepared/manifest.csv", keep_default_na=False, dtype=str)
 
 
-def test_every_file_is_accounted_for_with_a_reason(account):
-    assert list(account["source"]) == sorted(GOOD | KEPT_TOO | BAD)
-    reasons = dict(zip(account["source"], account["reason"], strict=True))
+def test_every_file_is_in_the_manifest_with_a_reason(manifest):
+    assert list(manifest["source"]) == sorted(GOOD | KEPT_TOO | BAD)
+    reasons = dict(zip(manifest["source"], manifest["reason"], strict=True))
     assert {name: reason for name, reason in reasons.items() if reason} == {n: reason for n, (_, reason) in BAD.items()}
-    for row in account.itertuples():
+    for row in manifest.itertuples():
         assert row.id == hashlib.sha256(PLANTED[row.source]).hexdigest()
         assert row.label == {"Cat": "cat", "Dog": "dog"}.get(row.source.split("/")[0], "")
         assert (row.split in SPLITS) == (not row.reason)
         assert bool(row.group) == (not row.reason or row.reason.startswith("conflicting labels"))
-    by_source = account.set_index("source")
+    by_source = manifest.set_index("source")
     misnamed = by_source.loc["Cat/misnamed.jpg"]
     assert (misnamed["format"], misnamed["width"], misnamed["height"]) == ("PNG", "640", "480")
 
 
-def test_the_shards_hold_what_the_account_says(prepared, account):
-    kept = account[account["reason"] == ""].set_index("id")
-    met = set()
+def test_the_shards_hold_what_the_manifest_says(prepared, manifest):
+    kept = manifest[manifest["reason"] == ""].set_index("id")
+    ids: set[str] = set()
     for split in SPLITS:
         shard = shards.Shard(prepared / f"data/prepared/{split}.arrow")
         assert shard.ids == sorted(shard.ids)
         for index, row in enumerate(map(shard.row, range(len(shard)))):
-            of = kept.loc[row.id]
-            assert (row.source, row.group, split) == (of["source"], of["group"], of["split"])
-            assert ("cat", "dog")[shard.labels[index]] == of["label"]
-            whole = photos.standardise(PLANTED[row.source], image_size=64)
-            assert row.image == whole.jpeg
+            listed = kept.loc[row.id]
+            assert (row.source, row.group, split) == (listed["source"], listed["group"], listed["split"])
+            assert ("cat", "dog")[shard.labels[index]] == listed["label"]
+            assert row.image == photos.standardise(PLANTED[row.source], image_size=64).jpeg
             assert min(photos.decode(row.image).shape[:2]) == 64
-        assert met.isdisjoint(shard.ids)
-        met.update(shard.ids)
-    assert met == set(kept.index)
+        assert ids.isdisjoint(shard.ids)
+        ids.update(shard.ids)
+    assert ids == set(kept.index)
 
 
-def test_the_counts_add_up(prepared, account):
-    told = json.loads((prepared / "metrics/data.json").read_text())
-    assert told["files"] == len(account) == told["kept"] + sum(told["reasons"].values())
-    assert told["reasons"] == Counter(reason.split(":")[0] for _, reason in BAD.values())
-    kept = account[account["reason"] == ""]
-    assert told["kept"] == len(kept) == sum(sum(split.values()) for split in told["counts"].values())
+def test_the_counts_add_up(prepared, manifest):
+    metrics = json.loads((prepared / "metrics/data.json").read_text())
+    assert metrics["files"] == len(manifest) == metrics["kept"] + sum(metrics["reasons"].values())
+    assert metrics["reasons"] == Counter(reason.split(":")[0] for _, reason in BAD.values())
+    kept = manifest[manifest["reason"] == ""]
+    assert metrics["kept"] == len(kept) == sum(sum(split.values()) for split in metrics["counts"].values())
     for split in SPLITS:
-        assert told["counts"][split] == Counter(kept.loc[kept["split"] == split, "label"])
-    source = told["source"]
-    assert (source["kind"], source["path"], source["files"]) == ("own", "data/raw", len(account))
-    assert source["size"] == sum(len(PLANTED[name]) for name in account["source"])
+        assert metrics["counts"][split] == Counter(kept.loc[kept["split"] == split, "label"])
+    source = metrics["source"]
+    assert (source["kind"], source["path"], source["files"]) == ("own", "data/raw", len(manifest))
+    assert source["size"] == sum(len(PLANTED[name]) for name in manifest["source"])
     assert re.fullmatch("[0-9a-f]{64}", source["sha256"])
 
 
-def test_near_copies_are_one_group_in_one_split(prepared, account):
-    by_source = account.set_index("source")
+def test_near_copies_are_one_group_in_one_split(prepared, manifest):
+    by_source = manifest.set_index("source")
     near = by_source.loc[[name for name in KEPT_TOO if "near" in name]]
     assert set(near["group"]) == {near["id"].min()}
     assert near["split"].nunique() == 1
     assert by_source.loc["Cat/either.jpg", "group"] == by_source.loc["Dog/either.jpg", "group"]
-    told = json.loads((prepared / "metrics/data.json").read_text())["groups"]
+    metrics = json.loads((prepared / "metrics/data.json").read_text())["groups"]
     alone = partial(split_of, seed=7, val_fraction=0.25, test_fraction=0.25)
-    assert told == {
+    assert metrics == {
         "kept": len(GOOD) + len(KEPT_TOO) - 2,
         "near_duplicates": 1,
         "photographs_in_them": 3,
@@ -182,15 +179,15 @@ def test_near_copies_are_one_group_in_one_split(prepared, account):
     }
 
 
-def test_sizes_are_those_of_the_files(prepared, account):
-    told = json.loads((prepared / "metrics/data.json").read_text())["sizes"]
-    for name, found in told.items():
-        measured = account[(account["label"] == name) & (account["width"] != "")]
-        assert found["photographs"] == len(measured)
+def test_sizes_are_those_of_the_files(prepared, manifest):
+    metrics = json.loads((prepared / "metrics/data.json").read_text())["sizes"]
+    for name, sizes in metrics.items():
+        measured = manifest[(manifest["label"] == name) & (manifest["width"] != "")]
+        assert sizes["photographs"] == len(measured)
         for side in ("width", "height"):
             sides = measured[side].astype(int)
-            assert found[side] == [sides.min(), sides.median(), sides.max()]
-    assert told["cat"]["width"][2] == 640
+            assert sizes[side] == [sides.min(), sides.median(), sides.max()]
+    assert metrics["cat"]["width"][2] == 640
 
 
 def test_pictures_of_the_data_are_drawn_and_small(prepared):
@@ -223,12 +220,12 @@ DIES = """
 import os, runpy, signal, sys
 stage, name, rows = sys.argv[1:]
 sys.path.insert(0, os.path.dirname(stage))
-from catdog import shards
+from catdog.photographs import shards
 write = shards.write
 
-def deadly(path, found):
+def deadly(path, rows_):
     def until():
-        for count, row in enumerate(found):
+        for count, row in enumerate(rows_):
             if name in path.name and count == int(rows):
                 os.kill(os.getpid(), signal.SIGKILL)
             yield row
@@ -274,16 +271,16 @@ REFUSALS = {
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_what_a_person_can_cause_is_one_line_and_leaves_nothing(name, tmp_path):
-    photographs, knobs, said = REFUSALS[name]
+    photographs, knobs, message = REFUSALS[name]
     folder = project(tmp_path, photographs, **knobs)
     (tmp_path / "empty").mkdir()
-    assert said in refused(run("prepare", folder))
+    assert message in error(run("prepare", folder))
     assert made(folder) == []
 
 
 def test_augment_before_prepare_is_one_line(tmp_path):
     folder = project(tmp_path, {})
-    assert "data/prepared/train.arrow not found: run `dvc repro`" in refused(run("augment", folder))
+    assert "data/prepared/train.arrow not found: run `dvc repro`" in error(run("augment", folder))
     assert made(folder) == []
 
 

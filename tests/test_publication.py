@@ -1,8 +1,12 @@
 """What a training leaves and evaluate publishes: the same twice is the same once, and other stores are no obstacle."""
 
 import json
+import os
 import runpy
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -10,16 +14,19 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import stage_kills
 import yaml
+from mlflow.entities import LoggedModelStatus
 from training_fixtures import REPOSITORY, noise, params, tracked
 
 from catdog.base import files, paths
 from catdog.evaluation import comparison, suspects
 from catdog.photographs import shards as shards_
-from catdog.pictures import sheets
-from catdog.tracking import lineage, promotion, publication, runs
+from catdog.pictures import sheets, style
+from catdog.tracking import lineage, publication, registry, runs, served_form, trace
+from catdog.tracking import versions as versions_
 from catdog.training.cnn import network, recipe
-from catdog.training.loop import outcome as trained_
+from catdog.training.loop import outcome
 from catdog.training.loop.fitting import Result
 
 INPUTS = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL]
@@ -44,7 +51,7 @@ def project(tmp_path_factory):
         sizes = pd.DataFrame({"id": shards_.Shard(paths.TEST).ids, "width": 32, "height": 32})
         files.write_text(paths.MANIFEST, sizes.to_csv(index=False))
         Path("params.yaml").write_text(yaml.safe_dump(P.model_dump()))
-        for name in comparison.NAMES:
+        for name in style.NAMES:
             train(client, name)
         yield client
 
@@ -57,33 +64,25 @@ def no_suspects(monkeypatch):
 
 def train(client: mlflow.MlflowClient, name: str) -> None:
     keras.utils.set_random_seed(len(name))
-    model = recipe.finished(network.cnn(P.train_cnn), P.train_cnn)
+    model = recipe.plain(network.cnn(P.train_cnn), P.train_cnn)
     rows = [(1, 0.9, 0.5, 2.0), (2, 0.6, 0.7, 2.0), (3, 0.7, 0.6, 2.0)]
     history = pd.DataFrame(rows, columns=["epoch", "val_loss", "val_accuracy", "seconds"])
     history = history.assign(image_size=24, train_loss=0.5, train_accuracy=0.5, learning_rate=0.1)
     result = Result(history=history, best_epoch=2, seconds=6.0)
-    with runs.training_run(
-        client, name, fingerprint="", knobs=trained_.knobs(P, f"train_{name}"), inputs=INPUTS, data=DATA
-    ) as tracked_:
-        trained_.leave(
-            name,
-            model,
-            result,
-            tracked_,
-            p=P,
-            inputs=INPUTS,
-            seconds_before={"features": 4.0},
-            figures={"engine": "openvino"},
+    with runs.training(client, P, name, inputs=INPUTS, fingerprint="") as run:
+        metrics = outcome.leave(
+            name, model, result, run=run.ids, inputs=INPUTS, seconds_before={"features": 4.0}, engine="openvino"
         )
+        run.log(metrics, history=paths.history(name))
 
 
 def run_of(name: str) -> dict:
-    return files.read_json(paths.MODELS[name] / paths.RUN_FILE)
+    return files.read_json(paths.model(name) / paths.RUN_FILE)
 
 
 def versions(client: mlflow.MlflowClient) -> dict[str, list[str]]:
     """The runs of the versions of each registered model, oldest first."""
-    found = {name: client.search_model_versions(f"name='{name}'") for name in promotion.NAMES.values()}
+    found = {name: client.search_model_versions(f"name='{name}'") for name in versions_.NAMES.values()}
     return {
         name: [version.run_id for version in sorted(versions, key=lambda v: int(v.version))]
         for name, versions in found.items()
@@ -102,13 +101,13 @@ def test_a_training_leaves_its_model_its_run_and_its_figures(project):
     assert (figures["val_loss"], figures["val_accuracy"]) == (0.6, 0.7)
     assert figures["seconds_to_95"] == 8.0  # features, then two epochs
     assert figures["engine"] == "openvino"
-    model = paths.MODELS["cnn"] / paths.MODEL_FILE
+    model = paths.model("cnn") / paths.MODEL_FILE
     assert figures["file_bytes"] == model.stat().st_size
     assert figures["parameters"] == keras.saving.load_model(model).count_params()
     assert pd.read_csv(paths.history("cnn"))["epoch"].tolist() == [1, 2, 3]
     said = run_of("cnn")
-    assert said["model_sha256"] == lineage.sha256(model)
-    assert said["digests"] == {path.as_posix(): lineage.md5(path) for path in INPUTS}
+    assert said["model_sha256"] == files.sha256(model)
+    assert said["digests"] == {path.as_posix(): files.md5(path) for path in INPUTS}
     assert sorted(path.name for path in Path("models").iterdir()) == ["cnn", "xception"]
 
     run = project.get_run(said["run_id"])
@@ -117,7 +116,7 @@ def test_a_training_leaves_its_model_its_run_and_its_figures(project):
     assert run.data.params["learning_rate"] == str(P.train_cnn.learning_rate)
     assert run.data.params["augment.variants"] == str(P.augment.variants)
     assert run.data.params["augment.blur.pixels"] == str(P.augment.blur.pixels)
-    assert project.get_logged_model(said["model_id"]).source_run_id == said["run_id"]
+    assert not project.search_logged_models([said["experiment_id"]])  # what is served comes from evaluate
 
 
 # ---- what evaluate publishes ----------------------------------------------------------------------------------------
@@ -127,8 +126,8 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
     client, test = project, shards_.Shard(paths.TEST)
     judged = comparison.load(P)
     answers = comparison.ask(judged, test=test, val=shards_.Shard(paths.VAL))
-    worse = comparison.worsen(P, judged, test)
-    found = comparison.figures(P, answers, worse)
+    worse = comparison.corrupt(P, judged, test)
+    found = comparison.measure(P, answers, worse)
     assert len(worse.table) == 2 * 16
     low, high = found["cnn"]["intervals"]["robustness"]
     assert low <= found["cnn"]["robustness"] == worse.robustness("cnn") <= high
@@ -146,13 +145,13 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
     assert all(isinstance(value, int | float) for value in told["xception"].values())
     assert files.read_json(paths.FINDINGS) == found
     paths.PLOTS.mkdir(exist_ok=True)
-    for name in comparison.NAMES:
+    for name in style.NAMES:
         (paths.PLOTS / f"mistakes_{name}.png").write_bytes(name.encode())
     picture = Path("roc.png")
     picture.write_bytes(b"picture")
-    published = {"found": found, "predictions": predictions, "pictures": {"roc": picture, "none": Path("none.png")}}
+    published = {"metrics": found, "predictions": predictions, "pictures": {"roc": picture, "none": Path("none.png")}}
     first = publication.publish(client, P, **published, test=test)
-    before = {name: client.get_run(run_of(name)["run_id"]) for name in comparison.NAMES}
+    before = {name: client.get_run(run_of(name)["run_id"]) for name in style.NAMES}
     again = publication.publish(client, P, **published, test=test)
 
     # A comparison each time, beside the trainings.
@@ -166,7 +165,7 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
     assert note.split("\n\n")[1].count("](http") == 2  # what stands below is folded
     assert [each.dataset.name for each in summary.inputs.dataset_inputs] == ["test"]
     assert found["difference"]["headline"] in note
-    assert all(run_of(name)["run_id"] in note for name in comparison.NAMES)
+    assert all(run_of(name)["run_id"] in note for name in style.NAMES)
     [execution] = [tag for tag in summary.data.tags if tag.startswith("execution.")]
     local = mlflow.artifacts.download_artifacts(run_id=summary.info.run_id, artifact_path="predictions.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(local), predictions)
@@ -175,14 +174,14 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
     assert set(table["id"]) == set(predictions["id"])
     assert set(table["photograph"]) == set(map(sheets.tail, test.sources))
     assert set(table["cnn"]) <= set(P.base.classes)
-    assert set(table["right"]) <= {"both", "none", *comparison.NAMES}
+    assert set(table["right"]) <= {"both", "none", *style.NAMES}
     both = int((table["right"] == "both").sum())
     assert both == found["difference"]["both_right"] < len(table)
     assert (table["right"].iloc[-both:] == "both").all()
     assert [f.path for f in client.list_artifacts(summary.info.run_id, "plots")] == ["plots/roc.png"]
 
     # On the trainings, each value once, and nothing else of theirs touched.
-    for name in comparison.NAMES:
+    for name in style.NAMES:
         run = client.get_run(run_of(name)["run_id"])
         assert run.data.tags[execution] == "member"
         assert run.info.status == "FINISHED"
@@ -198,15 +197,15 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
             assert len(client.get_metric_history(run.info.run_id, key)) == 1, key
 
     # One version of each model, with what the gates read.
-    assert versions(client) == {promotion.NAMES[name]: [run_of(name)["run_id"]] for name in comparison.NAMES}
+    assert versions(client) == {versions_.NAMES[name]: [run_of(name)["run_id"]] for name in style.NAMES}
     version = client.get_model_version("catdog-cnn", "1")
     expected = {
         "test_digest": test.digest,
         "evaluation_run_id": again["comparison"]["run_id"],
         "source_kind": "folder",
         "model_sha256": run_of("cnn")["model_sha256"],
-        "served_sha256": run_of("cnn")["served_sha256"],
-        "data_digest": lineage.md5(paths.TRAIN),
+        "served_sha256": client.get_logged_model(versions_.source(version)).tags["served_sha256"],
+        "data_digest": files.md5(paths.TRAIN),
         "git_commit": lineage.git()["git.commit"],
         "accuracy": str(found["cnn"]["accuracy"]),
     }
@@ -221,6 +220,90 @@ def test_the_stage_registers_a_new_model_as_a_new_version(project):
     assert found["catdog-cnn"][-1] == run_of("cnn")["run_id"]
     assert len(set(found["catdog-cnn"])) == len(found["catdog-cnn"])
     assert found["catdog-xception"] == [run_of("xception")["run_id"]]
+
+
+def evaluate(**changes: dict) -> None:
+    """Run the stage with these changes to params.yaml."""
+    Path("params.yaml").write_text(yaml.safe_dump(params(**changes).model_dump()))
+    runpy.run_path(str(REPOSITORY / "src/evaluate.py"), run_name="__main__")
+
+
+def served(client: mlflow.MlflowClient, name: str) -> list[mlflow.entities.LoggedModel]:
+    """The logged models of the present training of `name`, oldest first."""
+    run = run_of(name)
+    found = client.search_logged_models([run["experiment_id"]], f"source_run_id = '{run['run_id']}'")
+    return sorted(found, key=lambda model: model.creation_timestamp)
+
+
+def test_another_threshold_is_another_served_form_of_the_same_training(project):
+    train(project, "cnn")
+    evaluate()
+    ended = project.get_run(run_of("cnn")["run_id"]).info.end_time
+    evaluate(evaluate={"threshold": 0.999})
+    evaluate(evaluate={"threshold": 0.999})  # the same once more is no third one
+    first, second = served(project, "cnn")
+    assert {first.status, second.status} == {LoggedModelStatus.READY}
+    run = project.get_run(run_of("cnn")["run_id"])
+    assert (run.info.status, run.info.end_time) == ("FINISHED", ended)
+    assert {output.model_id for output in run.outputs.model_outputs} == {first.model_id, second.model_id}
+
+    image = pd.DataFrame({"image": [shards_.Shard(paths.TEST).jpeg(0)]})
+    known = project.search_model_versions("name='catdog-cnn'")
+    by_source = {versions_.source(version): version for version in known}
+    for model, threshold in ((first, P.evaluate.threshold), (second, 0.999)):
+        version = by_source[model.model_id]
+        assert version.run_id == run.info.run_id
+        answer = mlflow.pyfunc.load_model(versions_.uri(version)).predict(image).iloc[0]
+        assert answer["label"] == P.base.classes[int(answer["probability"] >= threshold)]
+        assert registry.load(project, versions_.uri(version)).threshold == threshold
+        assert {metric.key for metric in model.metrics} >= {"test_accuracy", "test_log_loss"}
+        links = trace.trace(project, versions_.name(version), root=Path.cwd())
+        assert [link.name for link in links[:4]] == ["model version", "logged model", "model file", "run"]
+        assert all(link.ok for link in links[:4]), links
+    evaluate()
+
+
+def test_what_does_not_answer_leaves_the_served_form_alone(project, monkeypatch, tmp_path):
+    train(project, "cnn")
+    evaluate()
+    library = Path(shutil.copytree(REPOSITORY / "src/catdog", tmp_path / "catdog"))
+    monkeypatch.setattr(served_form, "_LIBRARY", library)
+    for file in library.rglob("*.py"):
+        if file.relative_to(library).as_posix() not in served_form.SHIPPED:
+            file.write_text(file.read_text() + "# edited\n")
+    evaluate()
+    assert len(served(project, "cnn")) == 1
+    classifier = library / "answers/classifier.py"
+    classifier.write_text(classifier.read_text() + "# edited\n")
+    evaluate()
+    assert len(served(project, "cnn")) == 2
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_point_of_publishing_leaves_nothing_that_the_next_run_does_not_finish(project):
+    train(project, "cnn")
+    model_versions = len(project.search_model_versions("name='catdog-cnn'"))
+    search = os.pathsep.join((str(REPOSITORY / "src"), str(REPOSITORY / "tests")))
+    for where in stage_kills.PUBLICATION_KILLS:
+        ended = subprocess.run(
+            [sys.executable, "-c", f"import stage_kills; stage_kills.killed_stage('evaluate', {where!r})"],
+            env={**os.environ, "PYTHONPATH": search},
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == -signal.SIGKILL, f"{where}: {ended.stderr[-2000:]}"
+    evaluate()
+    [model] = served(project, "cnn")
+    assert model.status == LoggedModelStatus.READY
+    found = project.search_model_versions("name='catdog-cnn'")
+    assert len(found) == model_versions + 1
+    [version] = [version for version in found if versions_.source(version) == model.model_id]
+    served_form.verify(versions_.uri(version), **versions_.digests(version))
+    run = project.get_run(run_of("cnn")["run_id"])
+    for key in [key for key in run.data.metrics if key.startswith("test_") and "milliseconds" not in key]:
+        assert len(project.get_metric_history(run.info.run_id, key)) == 1, key
+    comparisons = project.search_runs([run.info.experiment_id], "tags.model = 'comparison'")
+    assert {each.info.status for each in comparisons} == {"FINISHED", "KILLED"}
 
 
 def test_models_pulled_from_another_machine_are_evaluated_with_a_warning(project, tmp_path, monkeypatch, capsys):

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from registry_fixtures import BETTER, EXPERIMENT, GOOD, Store, at_once, check_consistent, deployed_twice, log_models
 
 from catdog.base.errors import UserError
-from catdog.tracking import deployments, promotion, runs, trace
+from catdog.tracking import deployments, promotion, registry, trace
 
 pytestmark = pytest.mark.slow
 DEBIANS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -137,13 +137,13 @@ def test_promotion_and_rollback(served, tmp_path):
     at_once(*[lambda: promotion.rollback(MlflowClient(), experiment=EXPERIMENT, why="two at once", to=1)] * 2)
     assert store.aliases() == {"champion": 1, "previous": 2}
     assert [row.alias for row in promotion.history(store.client)] == ["champion", "previous", ""]
-    assert promotion.load(store.client, "catdog@champion").side == 32
+    assert registry.load(store.client, "catdog@champion").side == 32
     links = trace.trace(store.client, "catdog@champion", root=tmp_path)
     assert [link.ok for link in links[:5]] == [True] * 5
     with pytest.raises(UserError, match="no catdog/9"):
         store.rollback(to=9)
     with pytest.raises(UserError, match="no version with the alias nobody"):
-        promotion.load(store.client, "catdog@nobody")
+        registry.load(store.client, "catdog@nobody")
 
 
 def test_rollback_to_a_deleted_version(served):
@@ -199,7 +199,7 @@ def test_a_server_that_dies_in_the_middle_of_a_promotion(served, monkeypatch, mo
     store.register(probabilities=BETTER)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna:secret@{server.address.removeprefix('http://')}")
     try:
-        with pytest.raises(UserError, match="stopped answering") as told, runs.answering():
+        with pytest.raises(UserError, match="stopped answering") as told, store.answering():
             store.promote(client=Mortal(store.client, server, moment))
     finally:
         server.kill()
@@ -207,7 +207,7 @@ def test_a_server_that_dies_in_the_middle_of_a_promotion(served, monkeypatch, mo
     assert "\n" not in str(told.value)
     assert "secret" not in str(told.value)
     assert store.aliases()["champion"] in (1, 2)
-    assert promotion.load(store.client, "catdog@champion").side == 32
+    assert registry.load(store.client, "catdog@champion").side == 32
     promotion.history(store.client)  # finishes what had begun
     if moment == "copy_model_version":  # nothing had
         assert store.aliases() == {"champion": 1}

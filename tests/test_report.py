@@ -5,10 +5,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from conftest import ROOT
 from PIL import Image
 from test_prepare import BAD
 
-from catdog.evaluation import report, scoring
+from catdog.evaluation import difference, report, report_tables, scoring
+from catdog.pictures.style import NAMES
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(1)>/Cat & Dog'
 
@@ -45,8 +48,10 @@ class Page(HTMLParser):
 def content(tmp_path):
     random = np.random.default_rng(0)
     labels = np.tile([0, 1], 100)
-    told = {
-        m: 1 / (1 + np.exp(-random.normal(size=200) - s * (2 * labels - 1))) for m, s in (("cnn", 0.7), ("xception", 3))
+    separations = {"cnn": 0.7, "xception": 3}
+    probabilities = {
+        model: 1 / (1 + np.exp(-random.normal(size=200) - separation * (2 * labels - 1)))
+        for model, separation in separations.items()
     }
     options = {"threshold": 0.5, "confidence": 0.95, "resamples": 200, "seed": 0}
     costs = {"parameters": 1234567, "file_bytes": 5.5e6, "milliseconds_per_photograph": 7.25, "temperature": 1.37}
@@ -54,9 +59,9 @@ def content(tmp_path):
         m: scoring.score(labels, p, threshold=0.5)
         | {"intervals": scoring.intervals(labels, p, **options), "train_seconds": 185.0}
         | costs
-        for m, p in told.items()
+        for m, p in probabilities.items()
     }
-    evaluation["difference"] = scoring.compare(labels, *told.values(), **options, names=("CNN", "Xception"))
+    evaluation["difference"] = difference.compare(labels, *probabilities.values(), **options, names=("CNN", "Xception"))
     history = pd.DataFrame(
         {"epoch": [1, 2], "image_size": 64, "val_loss": [1.0, 0.5], "val_accuracy": [0.6, 0.9], "seconds": 20.0}
     )
@@ -82,11 +87,11 @@ def content(tmp_path):
                 },
                 "dog": {"photographs": 904, "width": [1, 2, 3], "height": [4, 5, 6], "aspect": [0.25, 0.4, 0.5]},
             },
-            "groups": {"near_duplicates": 1200, "a_new_figure": 3},
+            "groups": {"near_duplicates": 1200, "largest": 3},
         },
         "histories": {"cnn": history, "xception": history},
         "pictures": {"curves": tmp_path / "curves.png", "roc": tmp_path / "missing.png"},
-        "params": {"base": {"seed": 7, "classes": ["cat", "dog"]}, "train_cnn": {"dropout": 0.2}},
+        "params": {"base": {"seed": 7, "classes": ["cat", "dog"]}, "train_cnn": {"dropout": 0.2}, "new": {"knob": 31}},
         "lineage": {
             "commit": "0123abcd",
             "dirty": True,
@@ -99,6 +104,12 @@ def content(tmp_path):
             "machine": {"cores": 2},
         },
     }
+
+
+def name_first_class(content, name):
+    content["params"]["base"]["classes"][0] = name
+    for by_class in (content["data"]["sizes"], *content["data"]["counts"].values()):
+        by_class[name] = by_class.pop("cat")
 
 
 def rendered(content, tmp_path):
@@ -137,15 +148,16 @@ def test_the_source_comes_first_then_the_verdict(content, tmp_path):
     assert "Drawings" not in text
 
 
-def test_figures_and_intervals_are_in_the_table(content, tmp_path):
+def test_metrics_and_intervals_are_in_the_table(content, tmp_path):
     text = rendered(content, tmp_path).text
-    for model in ("cnn", "xception"):
-        found = content["evaluation"][model]
-        low, high = found["intervals"]["accuracy"]
-        assert f"{100 * found['accuracy']:.1f} % {100 * low:.1f}–{100 * high:.1f}" in text
-        assert f"{found['log_loss']:.3f}" in text
-    for said in ("3 min 5 s", "1,234,567", "5.5 MB", "7.2 ms", "1.37"):
-        assert text.count(said) >= 2, said
+    for model in NAMES:
+        metrics = content["evaluation"][model]
+        low, high = metrics["intervals"]["accuracy"]
+        assert f"{100 * metrics['accuracy']:.1f} % {100 * low:.1f}–{100 * high:.1f}" in text
+        assert f"{metrics['log_loss']:.3f}" in text
+    for number in ("3 min 5 s", "1,234,567", "5.5 MB", "7.2 ms", "1.37"):
+        assert text.count(number) >= 2, number
+    assert "CNN takes 3 min 5 s to train, 7.2 ms for each photograph and a file of 5.5 MB; Xception takes" in text
     assert "Time to 95 % of its best until validation accuracy was that far 3 min 5 s 3 min 5 s" in text
 
 
@@ -155,15 +167,17 @@ def test_data_and_lineage_are_told(content, tmp_path):
     assert "train 700 701 1,401" in page.text
     assert "test 100 100 200 all 899 899 1,798" in page.text
     assert "a new reason 4" in page.text
-    assert f"truncated {report.REASONS['truncated']} 3" in page.text
+    assert f"truncated {report_tables.REASONS['truncated']} 3" in page.text
     assert "Photographs measured refused copies included 901 904" in page.text
     assert "1,234 90–5,000 2 1–3" in page.text
     assert "1.00 0.50–2.00 0.40 0.25–0.50" in page.text
-    assert f"Groups of near duplicates {report.GROUPS['near_duplicates'][1]} 1,200 a new figure 3" in page.text
+    assert "Groups of near duplicates each in one split, so no test is of what was learnt 1,200" in page.text
+    assert "Photographs in the largest 3" in page.text
     assert "sha256 " + "ab" * 32 in page.text
     assert "git commit 0123abcd , with uncommitted changes" in page.text
     assert "data/prepared/test.arrow 91f2" in page.text
     assert "dropout 0.2" in page.text
+    assert "new knob 31" in page.text, "any section is shown"
     assert page.attributes("href") == ["http://127.0.0.1:5000/#/run"], "javascript: is no link"
     assert "r2" in page.text
 
@@ -171,7 +185,7 @@ def test_data_and_lineage_are_told(content, tmp_path):
 def test_the_pictures_of_the_data_name_the_classes(content, tmp_path):
     for key in ("sizes", "photographs_0", "photographs_1", "refused", "near_duplicates"):
         content["pictures"][key] = content["pictures"]["curves"]
-    content["params"]["base"]["classes"] = ["{0} & cat", "dog"]
+    name_first_class(content, "{0} & cat")
     page = rendered(content, tmp_path)
     data = page.text[page.text.index(" Data ") :]
     assert "Training photographs: {0} & cat : An even sample" in data
@@ -187,7 +201,7 @@ def test_the_pictures_of_the_data_name_the_classes(content, tmp_path):
 
 
 def test_every_reason_of_prepare_has_a_meaning():
-    assert {reason.split(":")[0] for _, reason in BAD.values()} <= set(report.REASONS)
+    assert {reason.split(":")[0] for _, reason in BAD.values()} <= set(report_tables.REASONS)
 
 
 def test_drawings_are_announced(content, tmp_path):
@@ -195,13 +209,13 @@ def test_drawings_are_announced(content, tmp_path):
     page = rendered(content, tmp_path)
     assert "Drawings, not photographs: drawn · 1,798 drawings" in page.text
     assert "alert" in page.attributes("role")
-    assert "Every figure on this page is of drawings" in page.text
+    assert "Every number and picture on this page is of drawings" in page.text
 
 
 def test_no_winner_is_made_of_chance(content, tmp_path):
     labels = np.tile([0, 1], 100)
     same = labels * 0.8 + 0.1
-    content["evaluation"]["difference"] = scoring.compare(
+    content["evaluation"]["difference"] = difference.compare(
         labels, same, same, threshold=0.5, confidence=0.95, resamples=100, seed=0, names=("CNN", "Xception")
     )
     text = rendered(content, tmp_path).text
@@ -215,7 +229,8 @@ def test_hostile_names_are_only_text(content, tmp_path):
     content["params"]["train_cnn"]["weights"] = EVIL
     content["lineage"]["machine"] = {EVIL: EVIL}
     content["lineage"]["runs"]["CNN"] = {"run_id": EVIL, "link": "http://x/" + EVIL}
-    content["pictures"] = {EVIL: content["pictures"]["curves"]}
+    content["pictures"]["photographs_0"] = content["pictures"]["curves"]
+    name_first_class(content, EVIL)
     page = rendered(content, tmp_path)
     assert page.text.count(EVIL) >= 5
     assert page.attributes("onerror") == []
@@ -223,13 +238,21 @@ def test_hostile_names_are_only_text(content, tmp_path):
 
 
 def test_a_report_of_little_is_still_a_report(content, tmp_path):
-    content["lineage"], content["pictures"] = {}, {}
-    content["data"]["reasons"] = {}
+    content["pictures"], content["data"]["reasons"] = {}, {}
     content["data"].pop("sizes")
     content["data"].pop("groups")
-    for model in ("cnn", "xception"):
-        for key in ("parameters", "file_bytes", "milliseconds_per_photograph", "temperature", "train_seconds"):
+    for model in NAMES:
+        for key in ("parameters", "temperature"):
             content["evaluation"][model].pop(key)
     text = rendered(content, tmp_path).text
     assert "Xception is better" in text
+    assert "Parameters 1,234,567" not in text
     assert "Temperature" not in text
+
+
+def test_nothing_is_shown_that_evaluate_does_not_depend_on(content, tmp_path, knobs):
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["evaluate"]
+    content["params"] = knobs.model_dump(include=set(stage["params"]))
+    words = set(rendered(content, tmp_path).text.split())
+    assert {"bootstrap", "learning_rate"} <= words
+    assert words & {"promote", "strategy", *knobs.promote.model_dump()} == set()

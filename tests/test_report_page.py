@@ -11,13 +11,13 @@ REPORT = Path(__file__).parents[1] / "reports/comparison.html"
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_report_loads_whole_by_itself_and_fits_the_screen(browser, width, scheme):
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    messages, requests = [], []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(REPORT.as_uri(), wait_until="load")
-    assert said == []
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert messages == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
     # Pictures outside the screen are decoded when they are asked for.
     assert page.evaluate("Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))")
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -41,7 +41,7 @@ def stage(name: str) -> pd.DataFrame:
 
 def killed(name: str, where: str) -> None:
     """Run a stage in a process of its own that is killed at one of `stage_kills.KILLS`."""
-    code = f"import stage_kills; stage_kills.killed_stage({name!r}, {where!r})"
+    code = f"import stage_kills; stage_kills.killed_stage('train_{name}', {where!r})"
     ended = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": os.pathsep.join((str(REPOSITORY / "src"), str(REPOSITORY / "tests")))},
@@ -49,7 +49,6 @@ def killed(name: str, where: str) -> None:
         text=True,
     )
     assert ended.returncode == -signal.SIGKILL, f"{where}: {ended.stderr}"
-    assert not paths.MODELS[name].exists()
 
 
 def only_run(client: mlflow.MlflowClient) -> mlflow.entities.Run:
@@ -70,9 +69,10 @@ def assert_one_whole_run(client: mlflow.MlflowClient, name: str, history: pd.Dat
         assert [m.value for m in client.get_metric_history(run.info.run_id, key)] == history[key].tolist()
     for key in ("train_seconds", "parameters"):
         assert len(client.get_metric_history(run.info.run_id, key)) == 1
-    left = files.read_json(paths.MODELS[name] / paths.RUN_FILE)
-    [model] = client.search_logged_models([run.info.experiment_id])
-    assert (left["run_id"], left["model_id"]) == (run.info.run_id, model.model_id)
+    left = files.read_json(paths.model(name) / paths.RUN_FILE)
+    assert left["run_id"] == run.info.run_id
+    assert left["model_sha256"] == files.sha256(paths.model(name) / paths.MODEL_FILE)
+    assert client.search_logged_models([run.info.experiment_id]) == []  # that is for evaluate to do
     assert list(paths.CHECKPOINTS.iterdir()) == []
 
 
@@ -90,6 +90,7 @@ def test_the_cnn_killed_at_every_turn(tmp_path):
             "before epoch 3 is logged": [1, 2],
             "while the checkpoint of epoch 4 is written": [1, 2, 3],
             "before the model is left": [1, 2, 3, 4, 5],
+            "before the run is ended": [1, 2, 3, 4, 5],
         }
         for where, known in logged.items():
             killed("cnn", where)
@@ -106,7 +107,7 @@ def test_other_knobs_after_a_kill_are_another_training(tmp_path):
         write_params(train_cnn={"dropout": 0.3})
         history = stage("cnn")
         assert client.get_run(first.info.run_id).info.status == "KILLED"
-        second = files.read_json(paths.MODELS["cnn"] / paths.RUN_FILE)["run_id"]
+        second = files.read_json(paths.model("cnn") / paths.RUN_FILE)["run_id"]
         assert second != first.info.run_id
         assert [m.step for m in client.get_metric_history(second, "val_loss")] == history["epoch"].tolist()
         assert list(paths.CHECKPOINTS.iterdir()) == []

@@ -7,7 +7,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from catdog.base.errors import UserError
-from catdog.evaluation import scoring
+from catdog.evaluation import calibration, difference, scoring
 from catdog.training.loop import convergence
 
 METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "brier", "calibration_error")
@@ -28,7 +28,7 @@ def intervals(labels, probabilities, **changed):
 
 def compared(labels, first, second, **changed):
     options = {"threshold": 0.5, "confidence": 0.95, "resamples": 1000, "seed": 1} | changed
-    return scoring.compare(labels, first, second, **options)
+    return difference.compare(labels, first, second, **options)
 
 
 @settings(deadline=None)
@@ -41,40 +41,40 @@ def compared(labels, first, second, **changed):
 def test_metrics_are_those_of_scikit_learn_ties_included(labels, levels, threshold, seed):
     labels = np.array(labels, np.int8)
     probabilities = np.random.default_rng(seed).integers(1, levels + 1, len(labels)) / (levels + 2)
-    found = scoring.score(labels, probabilities, threshold=threshold)
+    metrics = scoring.score(labels, probabilities, threshold=threshold)
     verdict = probabilities >= threshold
-    assert found["accuracy"] == pytest.approx(sk.accuracy_score(labels, verdict))
-    assert found["precision"] == pytest.approx(sk.precision_score(labels, verdict, zero_division=0))
-    assert found["recall"] == pytest.approx(sk.recall_score(labels, verdict, zero_division=0))
-    assert found["f1"] == pytest.approx(sk.f1_score(labels, verdict, zero_division=0))
-    assert found["roc_auc"] == pytest.approx(sk.roc_auc_score(labels, probabilities))
-    assert found["log_loss"] == pytest.approx(sk.log_loss(labels, probabilities))
-    assert found["brier"] == pytest.approx(sk.brier_score_loss(labels, probabilities))
-    assert all(type(found[name]) is float for name in METRICS)
-    assert found["test_photographs"] == len(labels)
+    assert metrics["accuracy"] == pytest.approx(sk.accuracy_score(labels, verdict))
+    assert metrics["precision"] == pytest.approx(sk.precision_score(labels, verdict, zero_division=0))
+    assert metrics["recall"] == pytest.approx(sk.recall_score(labels, verdict, zero_division=0))
+    assert metrics["f1"] == pytest.approx(sk.f1_score(labels, verdict, zero_division=0))
+    assert metrics["roc_auc"] == pytest.approx(sk.roc_auc_score(labels, probabilities))
+    assert metrics["log_loss"] == pytest.approx(sk.log_loss(labels, probabilities))
+    assert metrics["brier"] == pytest.approx(sk.brier_score_loss(labels, probabilities))
+    assert all(type(metrics[name]) is float for name in METRICS)
+    assert metrics["test_photographs"] == len(labels)
 
 
 def test_float32_probabilities_of_exactly_0_and_1_have_a_finite_loss():
-    found = scoring.score(np.array([0, 1]), np.array([1.0, 0.0], np.float32), threshold=0.5)
-    assert found["log_loss"] == pytest.approx(-np.log(1e-7))
+    metrics = scoring.score(np.array([0, 1]), np.array([1.0, 0.0], np.float32), threshold=0.5)
+    assert metrics["log_loss"] == pytest.approx(-np.log(1e-7))
 
 
 def test_a_model_that_is_always_wrong():
     labels = np.tile([0, 1], 50)
-    found = scoring.score(labels, 1 - labels * 1.0, threshold=0.5)
-    zero = {name: found[name] for name in ("accuracy", "precision", "recall", "f1", "roc_auc")}
+    metrics = scoring.score(labels, 1 - labels * 1.0, threshold=0.5)
+    zero = {name: metrics[name] for name in ("accuracy", "precision", "recall", "f1", "roc_auc")}
     assert set(zero.values()) == {0.0}
-    assert found["brier"] == found["calibration_error"] == 1.0
+    assert metrics["brier"] == metrics["calibration_error"] == 1.0
 
 
 def test_a_constant_model():
     labels = np.repeat([0, 1], [30, 70])
-    found = scoring.score(labels, np.full(100, 0.7), threshold=0.5)
-    assert found["accuracy"] == found["precision"] == pytest.approx(0.7)
-    assert found["recall"] == 1
-    assert found["roc_auc"] == 0.5
-    assert found["calibration_error"] == pytest.approx(0)
-    assert found["log_loss"] == pytest.approx(-0.7 * np.log(0.7) - 0.3 * np.log(0.3))
+    metrics = scoring.score(labels, np.full(100, 0.7), threshold=0.5)
+    assert metrics["accuracy"] == metrics["precision"] == pytest.approx(0.7)
+    assert metrics["recall"] == 1
+    assert metrics["roc_auc"] == 0.5
+    assert metrics["calibration_error"] == pytest.approx(0)
+    assert metrics["log_loss"] == pytest.approx(-0.7 * np.log(0.7) - 0.3 * np.log(0.3))
     never = scoring.score(labels, np.full(100, 0.1), threshold=0.5)
     assert (never["precision"], never["recall"], never["f1"]) == (0, 0, 0)
 
@@ -95,19 +95,19 @@ def test_what_a_person_can_cause_is_said():
 
 def test_intervals_of_proportions_are_wilsons():
     labels, probabilities = predictions()
-    found = intervals(labels, probabilities)
+    ranges = intervals(labels, probabilities)
     right = int(np.sum((probabilities >= 0.5) == labels))
     wilson = stats.binomtest(right, len(labels)).proportion_ci(0.95, method="wilson")
-    assert found["accuracy"] == pytest.approx([wilson.low, wilson.high])
+    assert ranges["accuracy"] == pytest.approx([wilson.low, wilson.high])
     assert intervals(labels, labels * 0.9 + 0.05)["accuracy"][0] < 1, "no mistake on 400 is not certainty"
 
 
 def test_intervals_of_means_agree_with_the_normal_and_with_scipys_bootstrap():
     labels, probabilities = predictions()
-    found = intervals(labels, probabilities, resamples=4000)
+    ranges = intervals(labels, probabilities, resamples=4000)
     errors = (probabilities - labels) ** 2
     half = 1.96 * errors.std() / np.sqrt(len(errors))
-    assert found["brier"] == pytest.approx([errors.mean() - half, errors.mean() + half], rel=0.03)
+    assert ranges["brier"] == pytest.approx([errors.mean() - half, errors.mean() + half], rel=0.03)
     scipys = stats.bootstrap(
         (labels, probabilities),
         sk.roc_auc_score,
@@ -117,17 +117,17 @@ def test_intervals_of_means_agree_with_the_normal_and_with_scipys_bootstrap():
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    assert found["roc_auc"] == pytest.approx([scipys.low, scipys.high], abs=0.006)
+    assert ranges["roc_auc"] == pytest.approx([scipys.low, scipys.high], abs=0.006)
 
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000), separation=st.floats(0, 4), count=st.integers(20, 300))
-def test_every_figure_lies_inside_its_interval(seed, separation, count):
+def test_every_metric_lies_inside_its_interval(seed, separation, count):
     labels, probabilities = predictions(count=count, separation=separation, seed=seed)
-    found, ranges = scoring.score(labels, probabilities, threshold=0.5), intervals(labels, probabilities)
+    metrics, ranges = scoring.score(labels, probabilities, threshold=0.5), intervals(labels, probabilities)
     assert set(ranges) == set(METRICS)
     for name, (low, high) in ranges.items():
-        assert low - 1e-9 <= found[name] <= high + 1e-9, name
+        assert low - 1e-9 <= metrics[name] <= high + 1e-9, name
 
 
 def test_a_calibrated_model_has_its_calibration_error_inside_the_interval():
@@ -162,17 +162,17 @@ def test_compare_counts_who_is_right_alone_and_tests_it_exactly():
     first, second = labels * 0.8 + 0.1, labels * 0.8 + 0.1
     first[:9] = 1 - first[:9]  # wrong on 9, the second on another 1
     second[20] = 1 - second[20]
-    found = compared(labels, first, second, names=("A", "B"))
-    assert (found["only_first_right"], found["only_second_right"]) == (1, 9)
-    assert (found["both_right"], found["both_wrong"]) == (90, 0)
-    assert found["p_value"] == pytest.approx(22 / 1024)
-    assert found["accuracy"]["difference"] == pytest.approx(0.08)
+    result = compared(labels, first, second, names=("A", "B"))
+    assert (result["only_first_right"], result["only_second_right"]) == (1, 9)
+    assert (result["both_right"], result["both_wrong"]) == (90, 0)
+    assert result["p_value"] == pytest.approx(22 / 1024)
+    assert result["accuracy"]["difference"] == pytest.approx(0.08)
     # The difference's standard error in closed form: b + c discordant pairs of n.
     half = 1.96 * np.sqrt(0.10 - 0.08**2) / np.sqrt(100)
-    assert found["accuracy"]["interval"] == pytest.approx([0.08 - half, 0.08 + half], abs=0.012)
-    assert found["better"] == "second"
-    assert found["headline"] == "B is better by 8.0 points of accuracy"
-    assert "A alone is right on 1 and B alone on 9" in found["words"]
+    assert result["accuracy"]["interval"] == pytest.approx([0.08 - half, 0.08 + half], abs=0.012)
+    assert result["better"] == "second"
+    assert result["headline"] == "B is better by 8.0 points of accuracy"
+    assert "A alone is right on 1 and B alone on 9" in result["words"]
 
 
 def test_compare_is_antisymmetric():
@@ -190,30 +190,30 @@ def test_one_photograph_makes_no_winner():
     labels = np.tile([0, 1], 100)
     first, second = labels * 0.8 + 0.1, labels * 0.8 + 0.1
     first[0] = 0.9
-    found = compared(labels, first, second, names=("CNN", "Xception"), things="drawings")
-    assert found["better"] == "not distinguishable"
-    assert found["headline"] == "CNN and Xception cannot be told apart by their accuracy"
-    assert "can be chance" in found["words"]
-    assert "photographs" not in found["words"]
+    result = compared(labels, first, second, names=("CNN", "Xception"), things="drawings")
+    assert result["better"] == "not distinguishable"
+    assert result["headline"] == "CNN and Xception cannot be told apart by their accuracy"
+    assert "can be chance" in result["words"]
+    assert "photographs" not in result["words"]
 
 
 def test_the_exact_test_decides():
     labels = np.tile([0, 1], 100)
     first, second = labels * 0.8 + 0.1, labels * 0.8 + 0.1
     first[:5] = 1 - first[:5]
-    found = compared(labels, first, second)
-    assert found["accuracy"]["interval"][0] > 0, "the bootstrap alone would make a winner of five photographs"
-    assert found["p_value"] == pytest.approx(2 / 2**5)
-    assert found["better"] == "not distinguishable"
+    result = compared(labels, first, second)
+    assert result["accuracy"]["interval"][0] > 0, "the bootstrap alone would make a winner of five photographs"
+    assert result["p_value"] == pytest.approx(2 / 2**5)
+    assert result["better"] == "not distinguishable"
     assert compared(labels, first, second, confidence=0.9)["better"] == "second"
 
 
 def test_a_model_compared_with_itself():
     labels, probabilities = predictions()
-    found = compared(labels, probabilities, probabilities)
-    assert found["p_value"] == 1.0
-    assert found["accuracy"] == {"difference": 0.0, "interval": [0.0, 0.0]}
-    assert found["better"] == "not distinguishable"
+    result = compared(labels, probabilities, probabilities)
+    assert result["p_value"] == 1.0
+    assert result["accuracy"] == {"difference": 0.0, "interval": [0.0, 0.0]}
+    assert result["better"] == "not distinguishable"
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 3.0])
@@ -221,10 +221,11 @@ def test_temperature_finds_the_one_that_was_applied(true):
     random = np.random.default_rng(0)
     logits = random.normal(size=20_000) * 2
     labels = (random.random(20_000) < 1 / (1 + np.exp(-logits))).astype(int)
-    told = scoring.apply_temperature(1 / (1 + np.exp(-logits)), 1 / true)
-    found = scoring.temperature(labels, told)
-    assert found == pytest.approx(true, rel=0.05)
-    before, after = (scoring.score(labels, p, threshold=0.5) for p in (told, scoring.apply_temperature(told, found)))
+    probabilities = calibration.apply_temperature(1 / (1 + np.exp(-logits)), 1 / true)
+    temperature = calibration.temperature(labels, probabilities)
+    assert temperature == pytest.approx(true, rel=0.05)
+    calibrated = calibration.apply_temperature(probabilities, temperature)
+    before, after = (scoring.score(labels, p, threshold=0.5) for p in (probabilities, calibrated))
     assert after["log_loss"] <= before["log_loss"] + 1e-4
     assert after["accuracy"] == before["accuracy"]
     assert after["roc_auc"] == pytest.approx(before["roc_auc"])
@@ -233,10 +234,10 @@ def test_temperature_finds_the_one_that_was_applied(true):
 
 def test_temperature_of_a_model_without_mistakes_leaves_room_for_one():
     labels = np.tile([0, 1], 100)
-    found = scoring.temperature(labels, labels * 0.8 + 0.1)
-    surest = scoring.apply_temperature(np.array([0.9]), found)[0]
+    temperature = calibration.temperature(labels, labels * 0.8 + 0.1)
+    surest = calibration.apply_temperature(np.array([0.9]), temperature)[0]
     assert 0.9 < surest < 0.995
-    assert scoring.temperature(labels, np.full(200, 0.5)) == 1.0
+    assert calibration.temperature(labels, np.full(200, 0.5)) == 1.0
 
 
 def test_confusion_table_has_a_row_for_each_photograph():
@@ -248,7 +249,7 @@ def test_confusion_table_has_a_row_for_each_photograph():
 
 def test_reliability_table_adds_up_to_the_calibration_error():
     labels, probabilities = predictions()
-    table = scoring.reliability_table(labels, probabilities)
+    table = calibration.reliability_table(labels, probabilities, confidence=0.95)
     gaps = (table["probability"] - table["observed"]).abs() * table["photographs"]
     expected = scoring.score(labels, probabilities, threshold=0.5)["calibration_error"]
     assert gaps.sum() / table["photographs"].sum() == pytest.approx(expected)

@@ -25,11 +25,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from catdog.answers import classifier
+from catdog.answers import classifier, inference
+from catdog.base import files
 from catdog.base.errors import UserError
 from catdog.commands import scoring_server
 from catdog.photographs import photos
-from catdog.tracking import lineage, serving
+from catdog.tracking import served_form, serving
 
 SIDE, IMAGE_SIZE = 32, 64
 
@@ -57,10 +58,18 @@ def tiny_model() -> keras.Model:
 
 
 def log(keras_file: Path) -> str:
-    with mlflow.start_run():
-        return serving.log_served_model(
-            keras_file=keras_file, classes=["cat", "dog"], image_size=IMAGE_SIZE, threshold=0.5
-        ).model_uri
+    with mlflow.start_run() as run:
+        pass
+    model_id, _ = served_form.log(
+        MlflowClient(),
+        run_id=run.info.run_id,
+        name="served",
+        keras_file=keras_file,
+        classes=["cat", "dog"],
+        image_size=IMAGE_SIZE,
+        threshold=0.5,
+    )
+    return f"models:/{model_id}"
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +105,7 @@ def test_served_answers_are_the_models_own(store, expected):
 
 
 def test_the_command_line_answers_alike(store, expected):
-    model = serving.load(store[1])
+    model = served_form.load(store[1])
     pixels = np.stack([model.pixels(data) for data in PHOTOGRAPHS])
     assert np.abs(model.probabilities(pixels) - expected).max() < 1e-6
     assert (model.classes, model.side, model.threshold) == (("cat", "dog"), SIDE, 0.5)
@@ -111,7 +120,7 @@ def test_one_trace_serves_every_batch_size(store):
             return keras.ops.mean(inputs, axis=(1, 2, 3))[:, None]
 
     model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), Counting()])
-    answer = classifier.in_batches(model)
+    answer = inference.in_batches(model)
     traced.clear()
     sizes = (1, 5, classifier.BATCH, 3 * classifier.BATCH + 1, 0)
     assert [len(answer(np.zeros((n, SIDE, SIDE, 3), np.uint8))) for n in sizes] == list(sizes)
@@ -121,7 +130,7 @@ def test_one_trace_serves_every_batch_size(store):
 def test_dropout_and_normalization_stand_still():
     layers = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.9), keras.layers.GlobalAveragePooling2D()]
     model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *layers, keras.layers.Dense(1)])
-    answer = classifier.in_batches(model)
+    answer = inference.in_batches(model)
     pixels = np.random.default_rng(0).integers(0, 255, (8, SIDE, SIDE, 3), dtype=np.uint8)
     assert np.array_equal(answer(pixels), answer(pixels))
 
@@ -187,51 +196,53 @@ def test_a_tampered_file_is_refused_by_server_and_command_line(store, tmp_path):
     file = Path(mlflow.artifacts.download_artifacts(uri)) / "artifacts" / "model.keras"
     other.save(file)
     with pytest.raises(UserError, match="is not the model that was logged"):
-        serving.load(uri)
+        served_form.load(uri)
     with pytest.raises(UserError, match="is not the model that was logged"):
-        serving.verify(uri, model_sha256=None)
+        served_form.verify(uri, model_sha256=None)
     with pytest.raises(MlflowException, match="is not the model that was logged"):
         mlflow.pyfunc.load_model(uri)
 
 
-@pytest.mark.parametrize("part", ["code/catdog/serving.py", "MLmodel", "code/catdog/planted.py"])
+@pytest.mark.parametrize("part", ["code/catdog/tracking/serving.py", "MLmodel", "code/catdog/planted.py"])
 def test_code_and_settings_of_a_logged_model_can_not_be_exchanged(store, tmp_path, part):
     uri = log(store[2])
     logged = Path(mlflow.artifacts.download_artifacts(uri))
-    known = serving.digest(logged)
+    known = served_form.digest(logged)
     mlflow.pyfunc.load_model(uri)  # compiles the code where it lies
-    serving.verify(uri, model_sha256=None, served_sha256=known)
+    served_form.verify(uri, model_sha256=None, served_sha256=known)
     with (logged / part).open("a") as file:
         file.write("\n# exchanged\n")
-    serving.verify(uri, model_sha256=None)  # the model itself is what it was
+    served_form.verify(uri, model_sha256=None)  # the model itself is what it was
     with pytest.raises(UserError, match="code or settings were changed"):
-        serving.load(uri, served_sha256=known)
+        served_form.load(uri, served_sha256=known)
 
 
 def test_compiled_code_is_left_behind(store, tmp_path):
     uri = log(store[2])
-    planted = Path(mlflow.artifacts.download_artifacts(uri)) / "code/catdog/__pycache__/serving.cpython-311.pyc"
+    planted = (
+        Path(mlflow.artifacts.download_artifacts(uri)) / "code/catdog/tracking/__pycache__/serving.cpython-311.pyc"
+    )
     planted.parent.mkdir(exist_ok=True)
     planted.write_bytes(b"planted")
-    fetched = serving.fetch(uri, tmp_path)
-    assert (fetched / "code/catdog/serving.py").exists()
+    fetched = served_form.fetch(uri, tmp_path)
+    assert (fetched / "code/catdog/tracking/serving.py").exists()
     assert not list(fetched.rglob("*.pyc"))
 
 
 def test_a_file_exchanged_together_with_its_description_is_refused_by_the_registry_digest(store):
-    logged = lineage.sha256(store[2])
-    assert serving.load(store[1], model_sha256=logged).side == SIDE
+    logged = files.sha256(store[2])
+    assert served_form.load(store[1], model_sha256=logged).side == SIDE
     with pytest.raises(UserError, match=f"{logged[:12]}, not 0000"):
-        serving.load(store[1], model_sha256="0" * 64)
+        served_form.load(store[1], model_sha256="0" * 64)
 
 
 def test_a_file_that_is_gone_and_a_model_that_never_was(store):
     uri = log(store[2])
     (Path(mlflow.artifacts.download_artifacts(uri)) / "artifacts" / "model.keras").unlink()
     with pytest.raises(UserError, match=r"model\.keras not found"):
-        serving.load(uri)
+        served_form.load(uri)
     with pytest.raises(UserError, match="can't be loaded as a served model"):
-        serving.load("models:/m-00000000000000000000000000000000")
+        served_form.load("models:/m-00000000000000000000000000000000")
 
 
 def test_code_hidden_in_a_model_is_not_run(tmp_path):
@@ -295,7 +306,7 @@ def running(folder: Path, *command: str) -> Iterator[str]:
 def server(request, store) -> Iterator[str]:
     """MLflow's own command, and ours."""
     name = f"served-{request.param}"
-    tags = {"served_sha256": serving.digest(Path(mlflow.artifacts.download_artifacts(store[1])))}
+    tags = {"served_sha256": served_form.digest(Path(mlflow.artifacts.download_artifacts(store[1])))}
     mlflow.register_model(store[1], name, tags=tags)
     command = {
         "mlflow": ["mlflow", "models", "serve", "-m", f"models:/{name}/1", "--env-manager", "local", "-h", "127.0.0.1"],
@@ -393,7 +404,7 @@ def test_under_load_every_answer_is_the_right_one_and_memory_stays_flat(server, 
         images = [encoded(PHOTOGRAPHS[row])] + [encoded(b"nothing")] * (number % 10 == 0)
         status, answer = ask(server, {"dataframe_records": [{"image": image} for image in images]})
         if len(images) == 2:
-            return status == 400 and "row 1: not an image. The other 1 were not answered" in answer["message"]
+            return status == 400 and "row 1: not an image. The others (1) were not answered" in answer["message"]
         return status == 200 and abs(answer["predictions"][0]["probability"] - expected[row]) < 1e-6
 
     memory = []
@@ -408,8 +419,8 @@ def test_under_load_every_answer_is_the_right_one_and_memory_stays_flat(server, 
 def test_our_server_does_not_start_on_a_model_whose_code_was_exchanged(store):
     uri = log(store[2])
     logged = Path(mlflow.artifacts.download_artifacts(uri))
-    mlflow.register_model(uri, "exchanged", tags={"served_sha256": serving.digest(logged)})
-    (logged / "code/catdog/serving.py").write_text("raise SystemExit('this ran')")
+    mlflow.register_model(uri, "exchanged", tags={"served_sha256": served_form.digest(logged)})
+    (logged / "code/catdog/tracking/serving.py").write_text("raise SystemExit('this ran')")
     done = subprocess.run(
         [sys.executable, "-m", "catdog", "serve", "--model", "models:/exchanged/1", "--port", "5999"],
         env={**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()},

@@ -1,3 +1,5 @@
+"""The sizes of the photographs: their measurements, and the plot of them."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,17 +18,13 @@ def manifest(*rows):
     return table.astype({"width": "Int64", "height": "Int64"})
 
 
-def test_figures_are_of_those_that_could_be_measured():
+def test_measurements_are_of_files_with_a_known_size():
     table = manifest(("cat", 100, 50), ("cat", 300, 100), ("cat", 200, 200), ("dog", 80, 160), ("dog", None, None))
-    found = sizes.figures(table, classes=CLASSES)
-    assert found["cat"] == {
-        "photographs": 3,
-        "width": [100, 200, 300],
-        "height": [50, 100, 200],
-        "aspect": [1, 2, 3],
+    assert sizes.measurements(table, classes=[*CLASSES, "horse"]) == {
+        "cat": {"photographs": 3, "width": [100, 200, 300], "height": [50, 100, 200], "aspect": [1, 2, 3]},
+        "dog": {"photographs": 1, "width": [80] * 3, "height": [160] * 3, "aspect": [0.5] * 3},
+        "horse": {"photographs": 0, "width": [], "height": [], "aspect": []},
     }
-    assert found["dog"] == {"photographs": 1, "width": [80] * 3, "height": [160] * 3, "aspect": [0.5] * 3}
-    assert sizes.figures(table, classes=["cat", "horse"])["horse"]["width"] == []
 
 
 @given(st.lists(SIDES, min_size=1, max_size=20))
@@ -38,15 +36,17 @@ def test_no_photograph_falls_outside_of_the_picture(sides):
         assert np.allclose(np.diff(edges), round(edges[1] - edges[0])), "as many whole pixels in each bin"
 
 
-def test_what_is_said_above_the_picture():
-    def said(*pairs):
-        widths, heights = np.array(pairs, float).reshape(-1, 2).T
-        return sizes._said(widths, heights)
-
-    assert said() == "none"
-    assert said(*[(180, 180)] * 1200) == "all 1,200 are 180 x 180"
-    assert said((500, 375), (500, 375), (400, 300), (375, 500)) == "4, 50 % of them 500 x 375"
-    assert said(*((100 + n, 200 + n) for n in range(101))) == "101, medians 150 x 250"
+@pytest.mark.parametrize(
+    ("pairs", "summary"),
+    [
+        ([], "none"),
+        ([(180, 180)] * 1200, "all 1,200 are 180 x 180"),
+        ([(500, 375), (500, 375), (400, 300), (375, 500)], "4, 50 % of them 500 x 375"),
+        ([(100 + n, 200 + n) for n in range(101)], "101, medians 150 x 250"),
+    ],
+)
+def test_the_title_sums_the_sizes_up(pairs, summary):
+    assert sizes._summary(*np.array(pairs, float).reshape(-1, 2).T) == summary
 
 
 SAME = manifest(*[("cat", 180, 180), ("dog", 180, 180)] * 50)

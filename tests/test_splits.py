@@ -1,3 +1,5 @@
+"""Splits follow from group and seed alone, and have the shares asked for."""
+
 from collections import Counter
 from math import sqrt
 
@@ -40,11 +42,11 @@ def test_a_group_stays_together(groups, copies, seed):
 def test_shares_are_those_asked_for_up_to_chance(seed, val_fraction, test_fraction):
     count = 4000
     knobs = {"seed": seed, "val_fraction": val_fraction, "test_fraction": test_fraction}
-    found = Counter(splits.split_of(f"photograph {n}", **knobs) for n in range(count))
+    counts = Counter(splits.split_of(f"photograph {n}", **knobs) for n in range(count))
     expected = {"val": val_fraction, "test": test_fraction, "train": 1 - val_fraction - test_fraction}
     for split, share in expected.items():
         # Six standard deviations: once in a billion.
-        assert abs(found[split] / count - share) < 6 * sqrt(share * (1 - share) / count)
+        assert abs(counts[split] / count - share) < 6 * sqrt(share * (1 - share) / count)
 
 
 @given(smaller=shares, larger=shares, seed=seeds, names=groups)
@@ -58,7 +60,7 @@ def test_the_seed_matters():
     names = [f"photograph {n}" for n in range(2000)]
     first, second = (assigned(names, seed=seed, val_fraction=0.3, test_fraction=0.3) for seed in (7, 8))
     same = sum(first[name] == second[name] for name in first) / len(first)
-    assert abs(same - (0.3**2 + 0.3**2 + 0.4**2)) < 0.08  # no more than two independent draws agree
+    assert abs(same - (0.3**2 + 0.3**2 + 0.4**2)) < 0.08  # as much as two independent samples
 
 
 def test_what_is_refused_has_no_split():

@@ -27,7 +27,7 @@ TWO_DEVICES = """
 
     import numpy as np
     import training_fixtures
-    from catdog import strategies
+    from catdog.training.loop import strategies
 
     class Stop(Exception):
         pass

@@ -1,6 +1,7 @@
 """The training loop: what it records, what it keeps, and that a kill costs an epoch and changes nothing."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import training_fixtures
-from training_fixtures import CHECKPOINT, params
+from training_fixtures import CHECKPOINT, REPOSITORY, params
 
+from catdog.base import files, paths
 from catdog.base.errors import UserError
-from catdog.training.loop import batches, fitting, outcome
+from catdog.training.loop import batches, fingerprint, fitting
 from catdog.training.loop.checkpoints import Checkpoint, State
 from catdog.training.xception import recipe
 
@@ -49,8 +51,8 @@ def small(learning_rate: float = 0.05) -> keras.Model:
 
 def phase(epochs: int, **other) -> fitting.Phase:
     def load():
-        def of_epoch(epoch: int) -> batches.Features:
-            return batches.Features(FEATURES, LABELS, variants=0, batch_size=8, seed=7, epoch=epoch)
+        def of_epoch(epoch: int) -> batches.FeatureBatches:
+            return batches.FeatureBatches(FEATURES, LABELS, variants=0, batch_size=8, seed=7, epoch=epoch)
 
         return of_epoch, batches.InOrder(FEATURES, LABELS, batch_size=40)
 
@@ -220,9 +222,8 @@ def test_no_single_damaged_byte_is_taken_for_a_good_checkpoint(here):
         damaged = bytearray(good)
         damaged[position] ^= 0xFF
         CHECKPOINT.write_bytes(damaged)
-        checkpoint = Checkpoint(CHECKPOINT, fingerprint="one")
-        if checkpoint.exists:  # a byte that the archive does not need, such as a date
-            found = checkpoint.restore(model)
+        found = Checkpoint(CHECKPOINT, fingerprint="one").restore(model)
+        if found:  # a byte that the archive does not need, such as a date
             assert replace(found, best_weights=[]) == replace(whole, best_weights=[])
             np.testing.assert_array_equal(found.best_weights[0], whole.best_weights[0])
 
@@ -245,25 +246,68 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(here, monkeypatch):
     monkeypatch.setattr(np, "savez", half)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(model, State(epoch=3))
-    found = Checkpoint(CHECKPOINT, fingerprint="one")
-    assert found.restore(model).epoch == 2
-    found.remove()
-    assert not Checkpoint(CHECKPOINT, fingerprint="one").exists
+    assert Checkpoint(CHECKPOINT, fingerprint="one").restore(model).epoch == 2
+    assert list(here.iterdir()) == [here / CHECKPOINT]
 
 
-def test_the_fingerprint_follows_knobs_data_and_code(here, monkeypatch):
-    file = Path("train.arrow")
-    file.write_bytes(b"photographs")
-    one = outcome.fingerprint(params(), "train_cnn", [file])
-    assert outcome.fingerprint(params(evaluate={"threshold": 0.4}), "train_cnn", [file]) == one
-    others = [outcome.fingerprint(params(train_cnn={"dropout": 0.3}), "train_cnn", [file])]
-    others.append(outcome.fingerprint(params(base={"seed": 8}), "train_cnn", [file]))
-    file.write_bytes(b"others")
-    others.append(outcome.fingerprint(params(), "train_cnn", [file]))
-    file.write_bytes(b"photographs")
-    (here / "models.py").write_text("changed")
-    monkeypatch.setattr(outcome, "__file__", str(here / "trained.py"))
-    others.append(outcome.fingerprint(params(), "train_cnn", [file]))
+@pytest.fixture
+def project(here) -> Path:
+    """All that dvc.yaml has a training depend on, in the current folder."""
+    shutil.copy(REPOSITORY / "dvc.yaml", "dvc.yaml")
+    shutil.copytree(REPOSITORY / "src", "src")
+    for path in (paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"photographs")
+    files.write_json(paths.DATA_METRICS, {"source": {"kind": "folder", "sha256": "ab"}})
+    return here
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        "src/train_cnn.py",
+        "src/catdog/training/cnn/network.py",
+        "src/catdog/training/loop/fitting.py",
+        "src/catdog/photographs/photos.py",
+        "data/augmented/train.arrow",
+    ],
+)
+def test_what_dvc_calls_another_training_has_another_fingerprint(project, edited):
+    before = fingerprint.of("train_cnn", params())
+    with Path(edited).open("a") as file:
+        file.write("# edited\n")
+    assert fingerprint.of("train_cnn", params()) != before
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        "src/catdog/commands/demo.py",
+        "src/catdog/tracking/serving.py",
+        "src/catdog/base/errors.py",
+        "src/catdog/training/xception/network.py",
+        "src/catdog/training/cnn/.network.py.swp",
+    ],
+)
+def test_what_dvc_calls_the_same_training_keeps_its_fingerprint(project, edited):
+    before = fingerprint.of("train_cnn", params())
+    with Path(edited).open("a") as file:
+        file.write("# edited\n")
+    assert fingerprint.of("train_cnn", params()) == before
+
+
+def test_the_fingerprint_follows_params_source_and_weights(project):
+    one = fingerprint.of("train_cnn", params())
+    assert fingerprint.of("train_cnn", params(evaluate={"threshold": 0.4}, train_xception={"dropout": 0.1})) == one
+    others = [
+        fingerprint.of("train_cnn", params(train_cnn={"dropout": 0.3})),
+        fingerprint.of("train_cnn", params(base={"seed": 8})),
+        fingerprint.of("train_cnn", params(), also="other weights"),
+    ]
+    files.write_json(paths.DATA_METRICS, {"source": {"kind": "folder", "sha256": "cd"}})
+    assert fingerprint.of("train_cnn", params()) == one
+    files.write_json(paths.DATA_METRICS, {"source": {"kind": "drawn", "sha256": "ab"}})
+    others.append(fingerprint.of("train_cnn", params()))
     assert len({one, *others}) == 5
 
 

@@ -18,7 +18,7 @@ import pytest
 from catdog.base import params as knobs
 from catdog.base.progress import EpochBar
 from catdog.photographs import augmentation, photos, shards
-from catdog.tracking import runs
+from catdog.tracking import store
 
 REPOSITORY = Path(__file__).parents[1]
 VARIANTS = 2
@@ -122,9 +122,10 @@ def tracked(folder: Path) -> Iterator[mlflow.MlflowClient]:
         shutil.copy(Path(_empty_store().name) / "mlflow.db", folder / "mlflow.db")
         for name in ("params.yaml", "dvc.yaml"):
             shutil.copy(REPOSITORY / name, name)
-        for command in (["init", "-q"], ["add", "params.yaml", "dvc.yaml"], ["commit", "-qm", "start"]):
+        shutil.copytree(REPOSITORY / "src", "src", ignore=shutil.ignore_patterns("__pycache__"))
+        for command in (["init", "-q"], ["add", "params.yaml", "dvc.yaml", "src"], ["commit", "-qm", "start"]):
             subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *command], check=True)
-        yield runs.connect()
+        yield store.connect()
         mlflow.set_tracking_uri(before)
         # MLflow sets it for its children.
         os.environ.pop("MLFLOW_TRACKING_URI", None)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from catdog.base import files
 from catdog.base.errors import UserError
 from catdog.photographs import photos
-from catdog.tracking import lineage
 
 BATCH = 32
 
@@ -90,7 +90,7 @@ def verify(file: Path, model_sha256: str | None) -> None:
     """
     if not file.is_file():
         raise UserError(f"{file} not found: the file of the model is gone; restore the artifact store or train again")
-    if model_sha256 is not None and (found := lineage.sha256(file)) != model_sha256:
+    if model_sha256 is not None and (found := files.sha256(file)) != model_sha256:
         raise UserError(
             f"{file} is not the model that was logged: its sha256 is {found[:12]}, not {model_sha256[:12]}; "
             "it was changed or damaged, so it is not used; restore the artifact store or train again"

@@ -1,11 +1,10 @@
 """params.yaml as frozen, typed objects. All validation of knobs happens here."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
 
 from catdog.base import paths
 from catdog.base.errors import UserError
@@ -101,25 +100,8 @@ class Augment(_Section):
     jpeg: Jpeg
 
 
-# What TensorFlow has beside MirroredStrategy, and how it fails with Keras 3.
-_FAILS = {
-    "multi_worker": "does not work with Keras 3, whose fit can't share batches between hosts",
-    "parameter_server": "does not work with Keras 3, whose fit can't take batches from a coordinator",
-    "central_storage": "does not work with Keras 3, whose batch normalization fails under it",
-    "tpu": "needs TPUs and a TensorFlow built for them, which the environment has not",
-}
-
-
 class Train(_Section):
-    strategy: str
-
-    @field_validator("strategy")
-    @classmethod
-    def _works(cls, strategy: str) -> str:
-        if strategy not in {"auto", "one", "mirrored"}:
-            why = _FAILS.get(strategy, "is not known")
-            raise ValueError(f"{strategy!r} {why}; take auto, one (device) or mirrored (all GPUs of this machine)")
-        return strategy
+    strategy: Literal["auto", "one", "mirrored"]
 
 
 class TrainCnn(_Section):
@@ -204,12 +186,13 @@ def load(path: Path = paths.PARAMS) -> Params:
             such key, what was expected and what was received.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _loader())
+        # DVC's own parser, of YAML 1.2: 1e-5 is a number, as DVC writes it; to PyYAML it is text.
+        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} not found: run from the project's root") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {_yaml_problem(error)}") from None
     try:
         return Params.model_validate(raw)
@@ -217,35 +200,24 @@ def load(path: Path = paths.PARAMS) -> Params:
         raise UserError(f"{path}: {_first(error)}") from None
 
 
-def _loader() -> type[yaml.SafeLoader]:
-    """Takes 1e-5 for a number, as DVC does, which writes 0.00001 like this (YAML 1.2); to PyYAML (1.1) it is text."""
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, [*"-+0123456789"])
-    return Loader
-
-
 def _first(error: ValidationError) -> str:
     # A misspelt key is both unknown and missing; the unknown one is what a person has to put right.
-    found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in found["loc"])
-    match found["type"]:
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in first["loc"])
+    match first["type"]:
         case "missing":
             return f"{key} is missing"
         case "extra_forbidden":
-            return f"{key} is not a known key. Received: {found['input']!r}"
+            return f"{key} is not a known key. Received: {first['input']!r}"
         case "model_type":
-            return f"{key or 'the file'} should hold keys and values. Received: {found['input']!r}"
+            return f"{key or 'the file'} should hold keys and values. Received: {first['input']!r}"
         case "value_error":
-            return f"{key + ': ' if key else ''}{found['ctx']['error']}"
+            return f"{key + ': ' if key else ''}{first['ctx']['error']}"
         case _:
-            return f"{key} {found['msg'].removeprefix('Input ')}. Received: {found['input']!r}"
+            return f"{key} {first['msg'].removeprefix('Input ')}. Received: {first['input']!r}"
 
 
-def _yaml_problem(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+def _yaml_problem(error: YAMLError | UnicodeDecodeError) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f"line {mark.line + 1}: " if mark else ""
     return where + (getattr(error, "problem", None) or str(error))

@@ -15,7 +15,7 @@ AUGMENTED = Path("data/augmented")
 AUGMENTED_TRAIN = AUGMENTED / "train.arrow"
 FEATURES = Path("data/features")
 
-MODELS = {"cnn": Path("models/cnn"), "xception": Path("models/xception")}
+MODELS = Path("models")
 MODEL_FILE = "model.keras"
 RUN_FILE = "run.json"
 
@@ -41,20 +41,25 @@ REPORT = Path("reports/comparison.html")
 FINDINGS = Path("reports/comparison.json")
 
 
-def train_metrics(model: str) -> Path:
-    return METRICS / f"train_{model}.json"
+def model(name: str) -> Path:
+    """The folder of a trained model, `cnn` or `xception`."""
+    return MODELS / name
 
 
-def history(model: str) -> Path:
-    return PLOTS / f"history_{model}.csv"
+def train_metrics(name: str) -> Path:
+    return METRICS / f"train_{name}.json"
 
 
-def checkpoint(model: str) -> Path:
-    return CHECKPOINTS / f"{model}.npz"
+def history(name: str) -> Path:
+    return PLOTS / f"history_{name}.csv"
 
 
-def open_run(model: str) -> Path:
-    return CHECKPOINTS / f"{model}.json"
+def checkpoint(name: str) -> Path:
+    return CHECKPOINTS / f"{name}.npz"
+
+
+def open_run(name: str) -> Path:
+    return CHECKPOINTS / f"{name}.json"
 
 
 def root() -> Path:

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+import catdog
 from catdog.base import params, paths
 from catdog.base.errors import UserError, run
 
@@ -86,29 +87,31 @@ def promote(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask the gates and change nothing.")] = False,
 ) -> None:
     """Make a model the champion, if it passes every gate of params.yaml (promote:)."""
-    from catdog.commands import prediction
+    from catdog.answers import inference
     from catdog.photographs import shards
-    from catdog.tracking import promotion, runs
+    from catdog.tracking import gates, promotion, registry, store
 
     p = params.load()
-    client = runs.connect()
+    client = store.connect()
 
-    def rescore(uri: str) -> promotion.Scored:
-        return prediction.on_shard(shards.Shard(paths.TEST), model=promotion.load(client, uri))
+    def rescore(uri: str) -> gates.Scored:
+        test, model = shards.Shard(paths.TEST), registry.load(client, uri)
+        answers = inference.on_shard(test, side=model.side, probabilities=model.probabilities)
+        return gates.scored(test.digest, ids=test.ids, labels=test.labels, probabilities=answers)
 
-    with runs.answering():
+    with store.answering():
         outcome = promotion.promote(
             client,
             p=p,
-            experiment=runs.EXPERIMENT,
+            experiment=store.EXPERIMENT,
             why=why,
             candidate=candidate,
             rescore=rescore,
             dry_run=dry_run,
         )
-    for verdict in outcome.verdicts:
-        table = Table("gate", "figure", "limit", "", title=verdict.candidate, title_justify="left")
-        for gate in verdict.gates:
+    for assessment in outcome.assessments:
+        table = Table("gate", "figure", "limit", "", title=assessment.candidate, title_justify="left")
+        for gate in assessment.gates:
             table.add_row(gate.name, gate.figure, gate.limit, "pass" if gate.passed else "[red]fail")
         Console().print(table)
     if not outcome.passed:
@@ -116,7 +119,7 @@ def promote(
     if outcome.event:
         print(f"champion: catdog version {outcome.event.version}, a copy of {outcome.event.source}")
     else:
-        print(f"{outcome.verdicts[-1].candidate} would be promoted (dry run: nothing was changed)")
+        print(f"{outcome.assessments[-1].candidate} would be promoted (dry run: nothing was changed)")
 
 
 @app.command()
@@ -125,21 +128,21 @@ def rollback(
     why: Why = "rolled back",
 ) -> None:
     """Make the previous champion, or another deployed version, champion again."""
-    from catdog.tracking import promotion, runs
+    from catdog.tracking import promotion, store
 
-    client = runs.connect()
-    with runs.answering():
-        event = promotion.rollback(client, experiment=runs.EXPERIMENT, why=why, to=version)
+    client = store.connect()
+    with store.answering():
+        event = promotion.rollback(client, experiment=store.EXPERIMENT, why=why, to=version)
     print(f"champion: catdog version {event.version}, a copy of {event.source}")
 
 
 @app.command()
 def history() -> None:
     """List every deployment, newest first."""
-    from catdog.tracking import promotion, runs
+    from catdog.tracking import promotion, store
 
-    client = runs.connect()
-    with runs.answering():
+    client = store.connect()
+    with store.answering():
         rows = promotion.history(client)
     if not rows:
         print("nothing was deployed yet: catdog promote")
@@ -157,11 +160,11 @@ def trace(
     reference: Annotated[str, typer.Argument(help="A run id, catdog-cnn/3, or models:/catdog@champion.")] = CHAMPION,
 ) -> None:
     """Show the chain from a model back to its run, commit, data and photographs, each link verified."""
-    from catdog.tracking import runs
+    from catdog.tracking import store
     from catdog.tracking.trace import trace
 
-    client = runs.connect()
-    with runs.answering():
+    client = store.connect()
+    with store.answering():
         links = trace(client, reference)
     table = Table("link", "value", "", "note")
     for link in links:
@@ -186,17 +189,17 @@ def predict(
     What can't be read gets a row with the reason. Exit status 1 only if nothing could be read.
     """
     from catdog.commands import prediction
-    from catdog.tracking import promotion, runs
+    from catdog.tracking import registry, store
 
     read = False
 
-    def noted(rows: Iterable[prediction.Row]) -> Iterator[prediction.Row]:
+    def noted(rows: Iterable[prediction.Prediction]) -> Iterator[prediction.Prediction]:
         nonlocal read
         for row in rows:
             read = read or not row.error
             yield row
 
-    rows = noted(prediction.predict(path, model=promotion.load(runs.connect(), model), threshold=threshold))
+    rows = noted(prediction.predict(path, model=registry.load(store.connect(), model), threshold=threshold))
     if out:
         prediction.save(rows, out)
     else:
@@ -208,29 +211,30 @@ def predict(
 @app.command()
 def ui(port: Port = 5000, host: Host = LOOPBACK) -> None:
     """Start the MLflow UI on this project's runs."""
-    from catdog.tracking import runs
+    from catdog.tracking import links, store
 
     _require_free(host, port)
-    client = runs.connect()
+    client = store.connect()
     address = f"http://{host}:{port}"
     print(f"MLflow UI: {address} (stop with Ctrl-C)")
-    if charts := runs.latest_curves(client, ui=address):
+    if charts := links.latest_curves(client, ui=address):
         print(f"both models of the last comparison: {charts}")
-    _become("mlflow", "ui", "--backend-store-uri", runs.uri(), "--host", host, "--port", str(port))
+    _become("mlflow", "ui", "--backend-store-uri", store.uri(), "--host", host, "--port", str(port))
 
 
 @app.command()
 def serve(model: Model = CHAMPION, port: Port = 5001, host: Host = LOOPBACK) -> None:
     """Start a server that answers photographs with label, probability and model version."""
     from catdog.commands import scoring_server
-    from catdog.tracking import promotion, runs
+    from catdog.tracking import registry, store
 
     _require_free(host, port)
     with tempfile.TemporaryDirectory() as folder:
-        ready = promotion.fetch(runs.connect(), model, Path(folder))
+        ready = registry.fetch(store.connect(), model, Path(folder))
+        library = Path(catdog.__file__).parents[1]
         print(f"serving {model} on http://{host}:{port}/invocations (stop with Ctrl-C)")
         _become(
-            *("uvicorn", "catdog.commands.scoring_server:create", "--factory", "--app-dir", str(ready / "code")),
+            *("uvicorn", "catdog.commands.scoring_server:create", "--factory", "--app-dir", str(library)),
             *("--host", host, "--port", str(port), "--log-level", "warning"),
             **{scoring_server.FOLDER: str(ready)},
         )
@@ -246,11 +250,11 @@ def demo(port: Port = 5002, host: Host = LOOPBACK) -> None:
 
     from catdog.commands import demo as page
     from catdog.commands import verdicts
-    from catdog.tracking import runs
+    from catdog.tracking import store
 
     p = params.load()
     _require_free(host, port)
-    judges = verdicts.judges(runs.connect())
+    judges = verdicts.judges(store.connect())
     samples = page.samples(paths.TEST, paths.MISTAKES, classes=p.base.classes)
     hosts = [LOOPBACK, "localhost"] if host in (LOOPBACK, "localhost") else ["*"]
     print(f"the page: http://{host}:{port} (stop with Ctrl-C)")
@@ -273,10 +277,10 @@ def _require_free(host: str, port: int) -> None:
 
 
 def _become(*command: str, **environment: str) -> None:
-    from catdog.tracking import runs
+    from catdog.tracking import store
 
     # Seven idle worker processes start beside the server otherwise.
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": runs.uri()}
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": store.uri()}
     # This Python's mlflow, and the server that it starts by bare name, whatever the PATH says.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     said = {**os.environ, **quiet, **environment, "PATH": path}

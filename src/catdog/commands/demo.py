@@ -19,8 +19,9 @@ from starlette.routing import Route
 
 from catdog.commands.body_limit import BodyLimit
 from catdog.commands.verdicts import Judge, Verdict
-from catdog.evaluation.plots import COLOURS, NAMES, percent
 from catdog.photographs import photos, shards
+from catdog.pictures.style import COLOURS, NAMES
+from catdog.pictures.wording import percent
 
 TEMPLATE = Path(__file__).with_name("demo.html.jinja")
 MOST_BYTES = 32 << 20  # of a photograph

@@ -2,30 +2,25 @@
 
 import csv
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple, TypeVar
+from typing import IO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from catdog.answers.classifier import BATCH, Classifier
+from catdog.base import files
 from catdog.base.errors import UserError
 from catdog.base.progress import track
-from catdog.photographs import parallel, photos, shards
+from catdog.photographs import parallel, photos
 from catdog.preparation import archives
-from catdog.tracking import gates
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 _BATCHES_AHEAD = 2  # decoded while the model computes; more would only fill memory
 
 
-class Row(NamedTuple):
+class Prediction(NamedTuple):
     """The answer for one file. Where `error` says why there is none, label is empty and probability None.
 
     probability is that of the second class, whatever the label.
@@ -37,13 +32,13 @@ class Row(NamedTuple):
     error: str
 
 
-def predict(paths: Iterable[Path], *, model: Classifier, threshold: float | None = None) -> Iterator[Row]:
+def predict(paths: Iterable[Path], *, model: Classifier, threshold: float | None = None) -> Iterator[Prediction]:
     """A row for every file of `paths` (files, folders, archives), in that order; a bad one gets the reason why.
 
     Files are read and decoded on threads while the model computes. Only a few batches of photographs are in memory.
     `threshold` replaces the model's own.
     """
-    files = [file for path in paths for file in _files(path)]
+    met = [file for path in paths for file in _files(path)]
 
     def decode(file: archives.File) -> np.ndarray | str:
         try:
@@ -51,44 +46,30 @@ def predict(paths: Iterable[Path], *, model: Classifier, threshold: float | None
         except (archives.BadMember, photos.Unreadable) as error:
             return str(error)
 
-    def rows() -> Iterator[Row]:
-        names = iter(files)
-        with ThreadPoolExecutor(parallel.cores()) as pool:
-            for batch in _ahead(decode, files, pool=pool):
-                good = [pixels for pixels in batch if isinstance(pixels, np.ndarray)]
-                answers = iter(model.probabilities(np.stack(good)) if good else [])
-                for pixels in batch:
-                    name = next(names).source
-                    if isinstance(pixels, str):
-                        yield Row(name, "", None, pixels)
-                    else:
-                        probability = float(next(answers))
-                        yield Row(name, model.label(probability, threshold), probability, "")
+    def rows() -> Iterator[Prediction]:
+        decoded = zip(met, parallel.threaded(decode, met, ahead=_BATCHES_AHEAD * BATCH), strict=True)
+        for batch in parallel.chunks(decoded, BATCH):
+            readable = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
+            answers = iter(model.probabilities(np.stack(readable)) if readable else [])
+            for file, pixels in batch:
+                if isinstance(pixels, str):
+                    yield Prediction(file.source, "", None, pixels)
+                else:
+                    probability = float(next(answers))
+                    yield Prediction(file.source, model.label(probability, threshold), probability, "")
 
-    return track(rows(), total=len(files), what="predicting")
+    return track(rows(), total=len(met), what="predicting")
 
 
-def on_shard(shard: shards.Shard, *, model: Classifier) -> gates.Scored:
-    """What `model` says about the photographs of a shard."""
-
-    def decode(index: int) -> np.ndarray:
-        return photos.pixels(shard.jpeg(index), model.side)
-
-    with ThreadPoolExecutor(parallel.cores()) as pool:
-        parts = [model.probabilities(np.stack(batch)) for batch in _ahead(decode, range(len(shard)), pool=pool)]
-    probabilities = np.concatenate([np.empty(0), *parts])
-    return gates.scored(shard.digest, ids=shard.ids, labels=shard.labels, probabilities=probabilities)
-
-
-def write(rows: Iterable[Row], out: IO[str]) -> None:
+def write(rows: Iterable[Prediction], out: IO[str]) -> None:
     """Rows as CSV with a header, each as soon as it is known; probabilities to six places."""
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(Row._fields)
+    writer.writerow(Prediction._fields)
     for row in rows:
         writer.writerow([row.path, row.label, "" if row.probability is None else f"{row.probability:.6f}", row.error])
 
 
-def save(rows: Iterable[Row], out: Path) -> None:
+def save(rows: Iterable[Prediction], out: Path) -> None:
     """Rows as a `.csv` or `.parquet` that appears only when complete.
 
     Raises:
@@ -96,45 +77,24 @@ def save(rows: Iterable[Row], out: Path) -> None:
     """
     if out.suffix not in (".csv", ".parquet"):
         raise UserError(f"{out} should end in .csv or .parquet")
-    part = out.with_name(out.name + ".part")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with files.replacing(out) as part:
             if out.suffix == ".csv":
                 with part.open("w", encoding="utf-8", newline="") as file:
                     write(rows, file)
             else:
                 _write_parquet(rows, part)
-            part.replace(out)
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{out} can't be written: {error.strerror or error}") from None
 
 
-def _write_parquet(rows: Iterable[Row], path: Path) -> None:
+def _write_parquet(rows: Iterable[Prediction], path: Path) -> None:
     text = pa.string()
     schema = pa.schema([("path", text), ("label", text), ("probability", pa.float64()), ("error", text)])
-    rows = iter(rows)
     with pq.ParquetWriter(path, schema) as writer:
-        while chunk := list(islice(rows, 4096)):
+        for chunk in parallel.chunks(rows, 4096):
             columns = [pa.array(c, f.type) for c, f in zip(zip(*chunk, strict=True), schema, strict=True)]
             writer.write_batch(pa.record_batch(columns, schema=schema))
-
-
-def _ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], *, pool: ThreadPoolExecutor
-) -> Iterator[list[Result]]:
-    # Batches of function(item), in order, computed by the pool ahead of whoever takes them.
-    items = iter(items)
-    chunks = iter(lambda: list(islice(items, BATCH)), [])
-    pending: deque[list[Future[Result]]] = deque()
-    while True:
-        for chunk in islice(chunks, 1 + _BATCHES_AHEAD - len(pending)):
-            pending.append([pool.submit(function, item) for item in chunk])
-        if not pending:
-            return
-        yield [future.result() for future in pending.popleft()]
 
 
 def _files(path: Path) -> Iterator[archives.File]:

@@ -5,7 +5,7 @@ from rich.table import Table
 
 from catdog.base import files, paths
 from catdog.base.errors import UserError
-from catdog.evaluation import plots
+from catdog.pictures import style, wording
 
 _SHARES = {"accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1"}
 _NUMBERS = {"roc_auc": "ROC AUC", "log_loss": "Log loss (nats)"}
@@ -29,7 +29,7 @@ def show(console: Console) -> None:
     table = Table(title=_title(found, data), title_justify="left")
     table.add_column(f"{found['difference']['confidence']:.0%} intervals in brackets")
     for name in _models(found):
-        table.add_column(plots.NAMES[name], justify="right")
+        table.add_column(style.NAMES[name], justify="right")
     for row in _rows(found):
         table.add_row(*row)
     console.print(table)
@@ -46,13 +46,13 @@ def show(console: Console) -> None:
 def markdown() -> str:
     """The same table for a README."""
     found, data = read()
-    heads = [_title(found, data), *(plots.NAMES[name] for name in _models(found))]
+    heads = [_title(found, data), *(style.NAMES[name] for name in _models(found))]
     lines = [heads, ["---"] + ["--:"] * (len(heads) - 1), *_rows(found)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _models(found: dict) -> list[str]:
-    return [name for name in plots.NAMES if name in found]
+    return [name for name in style.NAMES if name in found]
 
 
 def _title(found: dict, data: dict) -> str:
@@ -67,7 +67,7 @@ def _rows(found: dict) -> list[list[str]]:
     return [
         *([title, *(_share(model, key) for model in models)] for key, title in _SHARES.items()),
         *([title, *(_number(model, key) for model in models)] for key, title in _NUMBERS.items()),
-        ["Training", *(plots.duration(model["train_seconds"]) for model in models)],
+        ["Training", *(wording.duration(model["train_seconds"]) for model in models)],
         ["Epochs, the best", *(f"{model['epochs']}, {model['best_epoch']}" for model in models)],
         ["Parameters", *(f"{model['parameters']:,}" for model in models)],
         ["Size of the file", *(f"{model['file_bytes'] / 1e6:.1f} MB" for model in models)],

@@ -14,7 +14,7 @@ from catdog.answers.classifier import Classifier
 from catdog.base.errors import UserError
 from catdog.evaluation import gradcam
 from catdog.photographs import photos
-from catdog.tracking import deployments, serving, versions
+from catdog.tracking import deployments, served_form, versions
 from catdog.tracking.deployments import CHAMPION, SERVED
 
 
@@ -100,8 +100,8 @@ def judges(client: MlflowClient) -> list[Judge]:
 
 def _judge(kind: str, version: ModelVersion, *, champion: bool) -> Judge:
     with tempfile.TemporaryDirectory() as folder:
-        fetched = serving.fetch(versions.uri(version), Path(folder), **versions.digests(version))
-        network, classifier = serving.read(fetched)
+        fetched = served_form.fetch(versions.uri(version), Path(folder), **versions.digests(version))
+        network, classifier = served_form.read(fetched)
     accuracy = version.tags.get("accuracy")
     return Judge(
         kind=kind,

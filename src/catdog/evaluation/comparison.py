@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,17 +11,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-from catdog.answers import classifier
+from catdog.answers import classifier, inference
 from catdog.base import files, params, paths
-from catdog.base.progress import track
-from catdog.commands import prediction
-from catdog.evaluation import corruptions, failures, plots, scoring, slices, tradeoffs
-from catdog.photographs import parallel, photos, shards
+from catdog.evaluation import calibration, corruptions, difference, failures, plots, scoring, slices, tradeoffs
+from catdog.photographs import shards
 from catdog.pictures import style
-from catdog.training.xception import engines
+from catdog.pictures.style import NAMES
 
 T = TypeVar("T")
-NAMES = ("cnn", "xception")
 _TIMED_ANSWERS = 15
 _AT_ONCE = 32
 _CALIBRATED = ("log_loss", "brier", "calibration_error")
@@ -66,14 +62,14 @@ class Answers:
 
 def load(p: params.Params) -> dict[str, Judged]:
     """Both saved models."""
-    found = {}
+    models = {}
     for name in NAMES:
-        model = classifier.read(paths.MODELS[name] / paths.MODEL_FILE)
+        model = classifier.read(paths.model(name) / paths.MODEL_FILE)
         judged = classifier.of(
             model, classes=p.base.classes, image_size=p.prepare.image_size, threshold=p.evaluate.threshold
         )
-        found[name] = Judged(judged, model, engines.answers(model, precision=p.train_xception.precision))
-    return found
+        models[name] = Judged(judged, model, inference.quickest(model, precision=p.train_xception.precision))
+    return models
 
 
 def ask(models: dict[str, Judged], *, test: shards.Shard, val: shards.Shard) -> Answers:
@@ -81,59 +77,62 @@ def ask(models: dict[str, Judged], *, test: shards.Shard, val: shards.Shard) -> 
     return Answers(
         test.labels,
         test.ids,
-        {name: prediction.on_shard(test, model=judged.classifier).probabilities for name, judged in models.items()},
+        {
+            name: _answers(test, judged.classifier.probabilities, judged, f"test, {name}")
+            for name, judged in models.items()
+        },
         {name: _milliseconds(judged.classifier, test, 1) for name, judged in models.items()},
         {name: _milliseconds(judged.classifier, test, _AT_ONCE) for name, judged in models.items()},
         val.labels,
-        {name: _quick_answers(judged, val, what=f"validation, {name}") for name, judged in models.items()},
+        {name: _answers(val, judged.quick, judged, f"validation, {name}") for name, judged in models.items()},
     )
 
 
-def worsen(p: params.Params, models: dict[str, Judged], test: shards.Shard) -> corruptions.Worse:
-    """How both models fare on test photographs that were made worse."""
+def corrupt(p: params.Params, models: dict[str, Judged], test: shards.Shard) -> corruptions.Corrupted:
+    """How both models fare on test photographs that were made corrupted."""
     e = p.evaluate
     asked = {name: (judged.classifier.side, judged.quick) for name, judged in models.items()}
     return corruptions.measure(test, count=e.corrupted, models=asked, threshold=e.threshold, confidence=e.confidence)
 
 
-def figures(p: params.Params, answers: Answers, worse: corruptions.Worse) -> dict:
-    """Each model's metrics with intervals and cost, and the difference between the two, in figures and words."""
+def measure(p: params.Params, answers: Answers, corrupted: corruptions.Corrupted) -> dict:
+    """Each model's metrics with intervals and cost, and the difference between the two, in numbers and words."""
     e = p.evaluate
-    found: dict = {}
+    metrics: dict = {}
     for name in NAMES:
         trained = files.read_json(paths.train_metrics(name))
         probabilities = answers.probabilities[name]
-        temperature = scoring.temperature(answers.val_labels, answers.val_probabilities[name])
-        calibrated = scoring.apply_temperature(probabilities, temperature)
-        found[name] = {
+        temperature = calibration.temperature(answers.val_labels, answers.val_probabilities[name])
+        calibrated = calibration.apply_temperature(probabilities, temperature)
+        metrics[name] = {
             **scoring.score(answers.labels, probabilities, threshold=e.threshold),
             "temperature": temperature,
             **_calibrated(scoring.score(answers.labels, calibrated, threshold=e.threshold)),
-            "robustness": worse.robustness(name),
+            "robustness": float(corrupted.shares[name].mean()),
             "train_seconds": trained["seconds"],
             "milliseconds_per_photograph": answers.milliseconds[name],
             "milliseconds_per_photograph_of_32": answers.batch_milliseconds[name],
             **{key: trained[key] for key in _COSTS if key in trained},
             "intervals": scoring.intervals(answers.labels, probabilities, **_sampled(p), threshold=e.threshold)
             | _calibrated(scoring.intervals(answers.labels, calibrated, **_sampled(p), threshold=e.threshold))
-            | {"robustness": worse.interval(name, **_sampled(p))},
+            | {"robustness": scoring.mean_interval(corrupted.shares[name], **_sampled(p)).tolist()},
         }
-    found["difference"] = scoring.compare(
+    metrics["difference"] = difference.compare(
         answers.labels,
         answers.probabilities["cnn"],
         answers.probabilities["xception"],
         **_sampled(p),
         threshold=e.threshold,
-        names=(plots.NAMES["cnn"], plots.NAMES["xception"]),
+        names=(NAMES["cnn"], NAMES["xception"]),
         things="drawings" if drawings_note() else "photographs",
     )
-    return found
+    return metrics
 
 
-def write(found: dict) -> None:
-    """Write metrics/evaluation.json, numbers alone, for DVC to compare; and all that was found for the report's use."""
-    files.write_json(paths.FINDINGS, found)
-    files.write_json(paths.EVALUATION, {name: _numbers(values) for name, values in found.items()})
+def write(metrics: dict) -> None:
+    """Write metrics/evaluation.json, numbers alone, for DVC to compare; and all of them for the report's use."""
+    files.write_json(paths.FINDINGS, metrics)
+    files.write_json(paths.EVALUATION, {name: _numbers(values) for name, values in metrics.items()})
 
 
 def drawings_note() -> str:
@@ -146,7 +145,7 @@ def histories() -> dict[str, pd.DataFrame]:
 
 
 def write_tables(
-    p: params.Params, found: dict, answers: Answers, *, test: shards.Shard, worse: corruptions.Worse
+    p: params.Params, metrics: dict, answers: Answers, *, test: shards.Shard, corrupted: corruptions.Corrupted
 ) -> dict[str, dict[str, pd.DataFrame]]:
     """Write what DVC draws, plots/<table>_<model>.csv, and return it by table and model; and two of both models."""
     tables: dict[str, dict[str, pd.DataFrame]] = {
@@ -155,13 +154,13 @@ def write_tables(
     tables |= {f"{kind}_band": {} for kind in ("roc", "precision_recall")}
     for name in NAMES:
         labels, told = answers.labels, answers.probabilities[name]
-        calibrated = scoring.apply_temperature(told, found[name]["temperature"])
-        tables["roc"][name] = tradeoffs.roc_table(labels, told)
-        tables["precision_recall"][name] = tradeoffs.pr_table(labels, told)
-        tables["roc_band"][name] = tradeoffs.roc_band(labels, told, **_sampled(p))
-        tables["precision_recall_band"][name] = tradeoffs.pr_band(labels, told, **_sampled(p))
-        tables["reliability"][name] = scoring.reliability_table(labels, told)
-        tables["calibrated"][name] = scoring.reliability_table(labels, calibrated)
+        calibrated = calibration.apply_temperature(told, metrics[name]["temperature"])
+        for curve in tradeoffs.CURVES:
+            tables[curve][name] = tradeoffs.table(curve, labels, told)
+            tables[f"{curve}_band"][name] = tradeoffs.band(curve, labels, told, **_sampled(p))
+        confidence = p.evaluate.confidence
+        tables["reliability"][name] = calibration.reliability_table(labels, told, confidence=confidence)
+        tables["calibrated"][name] = calibration.reliability_table(labels, calibrated, confidence=confidence)
         tables["confusion"][name] = scoring.confusion_table(
             labels, told, threshold=p.evaluate.threshold, classes=p.base.classes
         )
@@ -170,7 +169,7 @@ def write_tables(
             files.write_text(paths.PLOTS / f"{kind}_{name}.csv", table.to_csv(index=False))
     described = slices.describe(test, pd.read_csv(paths.MANIFEST), classes=p.base.classes)
     right = {n: (told >= p.evaluate.threshold) == answers.labels for n, told in answers.probabilities.items()}
-    both = {"slices": slices.table(described, right, confidence=p.evaluate.confidence), "corruptions": worse.table}
+    both = {"slices": slices.table(described, right, confidence=p.evaluate.confidence), "corruptions": corrupted.table}
     for kind, table in both.items():
         files.write_text(paths.PLOTS / f"{kind}.csv", table.to_csv(index=False))
     return tables | {kind: {"both": table} for kind, table in both.items()}
@@ -178,7 +177,7 @@ def write_tables(
 
 def draw(
     p: params.Params,
-    found: dict,
+    metrics: dict,
     tables: dict[str, dict[str, pd.DataFrame]],
     *,
     answers: Answers,
@@ -192,16 +191,13 @@ def draw(
     trained = histories()
     plots.curves(trained, pictures["curves"], note=note)
     plots.confusions(tables["confusion"], pictures["confusions"], classes=p.base.classes, note=note)
-    plots.roc(tables["roc"], tables["roc_band"], found, pictures["roc"], note=note)
-    plots.precision_recall(
-        tables["precision_recall"], tables["precision_recall_band"], found, pictures["precision_recall"], note=note
-    )
-    plots.reliability(tables["reliability"], tables["calibrated"], found, pictures["reliability"], note=note)
-    plots.cost(found, trained, pictures["cost"], note=note)
-    plots.comparison(found, trained, pictures["comparison"], note=note)
-    looks: Any = {"names": plots.NAMES, "colours": plots.COLOURS, "note": note}
-    slices.draw(tables["slices"]["both"], pictures["slices"], **looks)
-    corruptions.draw(tables["corruptions"]["both"], pictures["corruptions"], **looks)
+    for curve in tradeoffs.CURVES:
+        plots.tradeoff(curve, tables[curve], tables[f"{curve}_band"], metrics, pictures[curve], note=note)
+    plots.reliability(tables["reliability"], tables["calibrated"], metrics, pictures["reliability"], note=note)
+    plots.cost(metrics, trained, pictures["cost"], note=note)
+    plots.comparison(metrics, trained, pictures["comparison"], note=note)
+    slices.draw(tables["slices"]["both"], pictures["slices"], note=note)
+    corruptions.draw(tables["corruptions"]["both"], pictures["corruptions"], note=note)
     failed = failures.draw(
         failures.Failures(
             test,
@@ -241,15 +237,10 @@ def _calibrated(found: dict[str, T]) -> dict[str, T]:
     return {f"calibrated_{key}": found[key] for key in _CALIBRATED}
 
 
-def _quick_answers(judged: Judged, shard: shards.Shard, *, what: str) -> np.ndarray:
-    starts = range(0, len(shard), 4 * _AT_ONCE)
-    told = []
-    with ThreadPoolExecutor(parallel.cores()) as pool:
-        for start in track(starts, total=len(starts), what=what):
-            rows = range(start, min(start + 4 * _AT_ONCE, len(shard)))
-            pixels = list(pool.map(lambda row: photos.pixels(shard.jpeg(row), judged.classifier.side), rows))
-            told.append(judged.quick(np.stack(pixels)))
-    return np.concatenate(told)
+def _answers(
+    shard: shards.Shard, probabilities: Callable[[np.ndarray], np.ndarray], judged: Judged, what: str
+) -> np.ndarray:
+    return inference.on_shard(shard, side=judged.classifier.side, probabilities=probabilities, what=what)
 
 
 def _milliseconds(model: classifier.Classifier, test: shards.Shard, at_once: int) -> float:

@@ -1,5 +1,6 @@
 """Where the models fail: sheets of mistakes and disagreements, with what each model looked at, and a table of them."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import pandas as pd
 
 from catdog.base import files, paths
 from catdog.evaluation import gradcam
-from catdog.evaluation.plots import NAMES
 from catdog.photographs import photos
 from catdog.photographs.shards import Shard
 from catdog.pictures import sheets
+from catdog.pictures.style import NAMES
 
 _SHOWN = 12  # photographs on a sheet
 _CELL = 120  # pixels
@@ -20,11 +21,12 @@ _CELL = 120  # pixels
 
 @dataclass(frozen=True)
 class Failures:
-    """Verdicts on the photographs of a shard, to be shown.
+    """The verdicts of both models on the photographs of a shard.
 
     Attributes:
         probabilities: of the second class, float64 (n,), by model.
-        models: the saved models, by name; asked only about the photographs that are shown.
+        models: the saved models, by name; asked again only about photographs on the sheets.
+        note: stands on each sheet, in red.
     """
 
     shard: Shard
@@ -35,18 +37,18 @@ class Failures:
     note: str = ""
 
     def wrong(self, name: str) -> np.ndarray:
-        """bool (n,)"""
+        """bool (n,): whether the model's verdict is wrong."""
         return (self.probabilities[name] >= self.threshold) != (self.shard.labels == 1)
 
     def doubt(self, name: str) -> np.ndarray:
-        """float64 (n,): the probability that the model gave to what the photograph is not."""
+        """float64 (n,): the probability that the model gives to the other class than the photograph's own."""
         return np.abs(self.shard.labels - self.probabilities[name])
 
 
 def draw(failures: Failures) -> dict[str, Path]:
-    """Draw the sheets and write the table; returns the sheets by the name under which the report shows them."""
-    pictures = {f"mistakes_{name}": paths.PLOTS / f"mistakes_{name}.png" for name in NAMES}
-    pictures["disagreements"] = paths.PLOTS / "disagreements.png"
+    """Draw the sheets and write the table; returns the sheets by the names that the report has for them."""
+    names = [*(f"mistakes_{name}" for name in NAMES), "disagreements"]
+    pictures = {name: paths.PLOTS / f"{name}.png" for name in names}
     for name in NAMES:
         mistakes(failures, name, pictures[f"mistakes_{name}"])
     disagreements(failures, pictures["disagreements"])
@@ -55,63 +57,67 @@ def draw(failures: Failures) -> dict[str, Path]:
 
 
 def table(failures: Failures) -> pd.DataFrame:
-    """Columns id, source, label, a probability for each model, wrong (which models are, as `cnn xception`): a row for
-    each photograph that a model got wrong, the surest mistakes first."""
-    wrong = {name: failures.wrong(name) for name in NAMES}
-    rows = np.flatnonzero(np.any(list(wrong.values()), axis=0))
-    doubt = np.max([failures.doubt(name) for name in NAMES], axis=0)
-    rows = rows[np.argsort(-doubt[rows], kind="stable")]
+    """Each photograph that a model gets wrong, the surest mistakes first.
+
+    Columns id, source, label, a probability for each model, wrong (the models that are, as `cnn xception`).
+    """
     shard = failures.shard
-    return pd.DataFrame(
+    wrong = pd.DataFrame({name: failures.wrong(name) for name in NAMES})
+    photographs = pd.DataFrame(
         {
-            "id": [shard.ids[row] for row in rows],
-            "source": [shard.sources[row] for row in rows],
-            "label": [failures.classes[shard.labels[row]] for row in rows],
-            **{name: failures.probabilities[name][rows] for name in NAMES},
-            "wrong": [" ".join(name for name in NAMES if wrong[name][row]) for row in rows],
+            "id": shard.ids,
+            "source": shard.sources,
+            "label": np.array(failures.classes)[shard.labels],
+            **failures.probabilities,
+            "wrong": [" ".join(wrong.columns[row]) for row in wrong.to_numpy()],
         }
     )
+    doubt = np.max([failures.doubt(name) for name in NAMES], axis=0)
+    return photographs.iloc[_by_doubt(wrong.any(axis=1).to_numpy(), doubt)]
 
 
 def mistakes(failures: Failures, name: str, path: Path) -> None:
     """A sheet of the mistakes that model `name` was surest of."""
-    wrong = np.flatnonzero(failures.wrong(name))
-    rows = wrong[np.argsort(-failures.doubt(name)[wrong], kind="stable")][:_SHOWN]
-    title = f"{NAMES[name]}: {_of(len(rows), len(wrong))}, the surest first"
-    _sheet(failures, rows, path, title=title)
+    rows = _by_doubt(failures.wrong(name), failures.doubt(name))
+    count = f"{len(rows):,} mistake{'s' if len(rows) != 1 else ''}"
+    count += f", {_SHOWN} shown" if len(rows) > _SHOWN else ""
+    _sheet(failures, dict.fromkeys(rows[:_SHOWN], ""), path, title=f"{NAMES[name]}: {count}, the surest first")
 
 
 def disagreements(failures: Failures, path: Path) -> None:
     """A sheet of photographs that one model gets right and the other wrong, some of either kind."""
-    rows, groups, said = [], [], []
-    for wrong, right in (("cnn", "xception"), ("xception", "cnn")):
-        there = np.flatnonzero(failures.wrong(wrong) & ~failures.wrong(right))
-        shown = there[np.argsort(-failures.doubt(wrong)[there], kind="stable")][: _SHOWN // 2]
-        rows += shown.tolist()
-        groups += [f"{NAMES[right]} alone is right"] * len(shown)
-        said.append(f"{NAMES[right]} alone right on {len(there):,}")
-    _sheet(failures, np.array(rows, int), path, title=f"Disagreements: {', '.join(said)}", groups=groups)
+    headings: dict[int, str] = {}
+    counts = []
+    for wrong, right in itertools.permutations(NAMES, 2):
+        rows = _by_doubt(failures.wrong(wrong) & ~failures.wrong(right), failures.doubt(wrong))
+        headings |= dict.fromkeys(rows[: _SHOWN // 2], f"\n{NAMES[right]} alone is right")
+        counts.append(f"{NAMES[right]} alone right on {len(rows):,}")
+    _sheet(failures, headings, path, title=f"Disagreements: {', '.join(counts)}")
 
 
-def _sheet(failures: Failures, rows: np.ndarray, path: Path, *, title: str, groups: list[str] | None = None) -> None:
-    heats = {name: _heats(failures, name, rows) for name in NAMES}
+def _by_doubt(photographs: np.ndarray, doubt: np.ndarray) -> list[int]:
+    """The rows of those of the `photographs`, bool (n,), from the greatest doubt down."""
+    rows = np.flatnonzero(photographs)
+    return rows[np.argsort(-doubt[rows], kind="stable")].tolist()
+
+
+def _sheet(failures: Failures, headings: dict[int, str], path: Path, *, title: str) -> None:
+    """Draw the photographs whose rows are the keys of `headings`, each with what both models looked at."""
+    shard, rows = failures.shard, list(headings)
+    heats = {name: _heats(failures, name, rows) for name in NAMES} if rows else {}
     blocks = []
     for place, row in enumerate(rows):
-        image = photos.decode(failures.shard.jpeg(int(row)))
-        said = [f"{NAMES[name]}\n{_verdict(failures, name, int(row))}" for name in NAMES]
-        pictures: list[np.ndarray | str] = [image, *(gradcam.overlay(image, heats[name][place]) for name in NAMES)]
-        heading = f"labelled {failures.classes[failures.shard.labels[row]]}"
-        heading += f"\n{groups[place]}" if groups else ""
-        blocks.append(sheets.Block(pictures, [sheets.tail(failures.shard.sources[row]), *said], heading))
+        image = photos.decode(shard.jpeg(row))
+        overlays = [gradcam.overlay(image, heats[name][place]) for name in NAMES]
+        verdicts = [f"{NAMES[name]}\n{_verdict(failures, name, row)}" for name in NAMES]
+        heading = f"labelled {failures.classes[shard.labels[row]]}{headings[row]}"
+        blocks.append(sheets.Block([image, *overlays], [sheets.tail(shard.sources[row]), *verdicts], heading))
     sheets.block_sheet(blocks, path, title=title, note=failures.note, cell=_CELL, palette=True)
 
 
-def _heats(failures: Failures, name: str, rows: np.ndarray) -> np.ndarray:
+def _heats(failures: Failures, name: str, rows: list[int]) -> np.ndarray:
     model = failures.models[name]
-    side = model.input_shape[1]
-    if not rows.size:
-        return np.empty((0, 1, 1), np.float32)
-    pixels = np.stack([photos.pixels(failures.shard.jpeg(int(row)), side) for row in rows])
+    pixels = np.stack([photos.pixels(failures.shard.jpeg(row), model.input_shape[1]) for row in rows])
     return gradcam.maps(model, pixels, second=failures.probabilities[name][rows] >= failures.threshold)
 
 
@@ -119,8 +125,3 @@ def _verdict(failures: Failures, name: str, row: int) -> str:
     probability = failures.probabilities[name][row]
     second = bool(probability >= failures.threshold)
     return f"{failures.classes[second]}, {100 * (probability if second else 1 - probability):.1f} %"
-
-
-def _of(shown: int, there: int) -> str:
-    many = f"{there:,} mistake{'s' if there != 1 else ''}"
-    return many + (f", {shown} shown" if shown < there else "")

@@ -1,7 +1,6 @@
 """Accuracy on parts of the test photographs: by class, shape, size, light and colour. No model is asked again."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -11,17 +10,15 @@ from catdog.evaluation import scoring
 from catdog.photographs import photos
 from catdog.photographs.shards import Shard
 from catdog.pictures import style
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from catdog.pictures.style import COLOURS, NAMES
 
 _SIDE = 32  # pixels: enough for light and colour
-_GREY = 4.0  # of 255: how far red, green and blue are apart, on average, in a photograph without colour
+_GREY = 4.0  # of 255: the mean gap between red, green and blue below which a photograph has no colour
 _FEWEST = 20  # photographs: the interval of fewer says next to nothing
 
 
 def describe(shard: Shard, manifest: pd.DataFrame, *, classes: list[str]) -> pd.DataFrame:
-    """What each photograph of `shard` is like: columns by property, categories in order, a row for each photograph.
+    """The slice of each photograph by each property: a categorical column for each property, a row per photograph.
 
     Args:
         manifest: columns id, width and height (of the file, pixels), a row for every file that was met.
@@ -46,50 +43,46 @@ def describe(shard: Shard, manifest: pd.DataFrame, *, classes: list[str]) -> pd.
 def table(described: pd.DataFrame, right: dict[str, np.ndarray], *, confidence: float) -> pd.DataFrame:
     """Columns property, slice, photographs, model, accuracy, low, high (Wilson's interval).
 
-    Slices of under 20 photographs are left out, and properties by which there is nothing to compare then.
+    Left out are slices of under 20 photographs, and properties of which fewer than two slices are left.
 
     Args:
-        described: as `describe` has it.
-        right: bool (n,), whether the verdict is right, by model.
+        described: as `describe` returns it.
+        right: by model, bool (n,): whether its verdict is right.
     """
     rows = []
-    for name in described:
-        values = described[name]
+    for name, values in described.items():
         enough = [value for value in values.cat.categories if (values == value).sum() >= _FEWEST]
         for value in enough if len(enough) > 1 else []:
             inside = (values == value).to_numpy()
             for model, verdicts in right.items():
-                low, high = scoring.wilson(int(verdicts[inside].sum()), int(inside.sum()), confidence)
-                rows.append((name, value, int(inside.sum()), model, verdicts[inside].mean(), low, high))
+                low, high = scoring.wilson(verdicts[inside].sum(), inside.sum(), confidence)
+                rows.append((name, value, inside.sum(), model, verdicts[inside].mean(), low, high))
     return pd.DataFrame(rows, columns=["property", "slice", "photographs", "model", "accuracy", "low", "high"])
 
 
-def draw(table: pd.DataFrame, path: Path, *, names: dict[str, str], colours: dict[str, str], note: str = "") -> None:
-    """The table as dots with intervals, slices of one property together."""
-    places = list(dict.fromkeys(zip(table["property"], table["slice"], table["photographs"], strict=True)))
-    figure, (axes,) = style.panels(1, size=(8, 1.4 + 0.34 * max(1, len(places))), note=note)
+def draw(table: pd.DataFrame, path: Path, *, note: str = "") -> None:
+    """The table as dots with intervals, the slices of one property together."""
+    slices = table[["property", "slice", "photographs"]].drop_duplicates()
+    count = max(1, len(slices))
+    figure, (axes,) = style.panels(1, size=(8, 1.4 + 0.34 * count), note=note)
     for place, (model, rows) in enumerate(table.groupby("model", sort=False)):
-        at = np.arange(len(rows)) + 0.16 * (2 * place - 1)
+        y = np.arange(len(rows)) + 0.16 * (2 * place - 1)
         ends = np.clip([rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]], 0, None)
-        axes.errorbar(rows["accuracy"], at, xerr=ends, fmt="o", ms=5, color=colours[str(model)], elinewidth=1.5)
-    axes.set_yticks(range(len(places)), [f"{name}: {value}  ({count:,})" for name, value, count in places])
-    axes.set_ylim(len(places) - 0.5, -0.5)
+        axes.errorbar(rows["accuracy"], y, xerr=ends, fmt="o", ms=5, color=COLOURS[str(model)], elinewidth=1.5)
+    labels = [f"{name}: {value}  ({photographs:,})" for name, value, photographs in slices.itertuples(index=False)]
+    axes.set_yticks(range(len(slices)), labels)
+    axes.set_ylim(count - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    _rule_between(axes, [name for name, _, _ in places])
+    for place in np.flatnonzero(slices["property"] != slices["property"].shift())[1:]:
+        axes.axhline(place - 0.5, color=style.RULE, lw=0.8)
     style.percent_axes(axes.xaxis)
     style.title(axes, "Accuracy by kind of photograph (how many)")
-    style.legend(figure, [(colours[m], "o", names[m]) for m in dict.fromkeys(table["model"])])
+    style.legend(figure, [(COLOURS[model], "o", NAMES[model]) for model in table["model"].unique()])
     style.save(figure, path)
 
 
-def _rule_between(axes: "Axes", properties: list[str]) -> None:
-    for place in range(1, len(properties)):
-        if properties[place] != properties[place - 1]:
-            axes.axhline(place - 0.5, color=style.RULE, lw=0.8)
-
-
 def _thirds(values: np.ndarray, *names: str, unit: str) -> pd.Categorical:
-    """In which third of the photographs each is; one category where most are alike."""
+    """In which third of the photographs each value is; one category where most are alike."""
     low, high = np.quantile(values, [1 / 3, 2 / 3]).round()
     if low == high:
         return pd.Categorical(np.full(len(values), f"about {low:.0f} {unit}"))
@@ -98,5 +91,5 @@ def _thirds(values: np.ndarray, *names: str, unit: str) -> pd.Categorical:
 
 
 def _parts(values: np.ndarray, limits: list[float], names: list[str]) -> pd.Categorical:
-    """The name of the part, between ascending `limits`, in which each value is; a limit begins a part."""
+    """The name of each value's part. A part begins at its lower limit; `limits` ascend."""
     return pd.Categorical(np.array(names)[np.digitize(values, limits)], names)

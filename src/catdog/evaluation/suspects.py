@@ -42,6 +42,7 @@ def find(p: params.Params, shards: list[Shard], *, note: str) -> Path:
         weights_digest=origin["sha256"],
         image_size=t.image_size,
         precision=t.precision,
+        keep=False,  # they are what the training of Xception has put out
     )
     labels = np.concatenate([shard.labels for shard in shards])
     groups = [group for shard in shards for group in shard.groups]

@@ -1,120 +1,75 @@
-"""What every possible threshold gives: ROC and precision-recall curves of a model, with bootstrap bands.
+"""What every possible threshold gives: the ROC and precision-recall curves of a model, with bootstrap bands.
 
-Labels are 0 or 1, probabilities are those of class 1, both of shape (n,), one entry per photograph.
+Labels are 0 or 1 and probabilities are those of class 1, both of shape (n,), one entry per photograph.
 """
 
-from collections.abc import Callable
+import itertools
 
 import numpy as np
 import pandas as pd
+from sklearn import metrics
 
 from catdog.evaluation import scoring
 
+# Each curve's columns: what it runs along, and what it shows.
+CURVES = {"roc": ("false_positive_rate", "true_positive_rate"), "precision_recall": ("recall", "precision")}
 ROWS = 500
-GRID = np.linspace(0, 1, 501)  # where a band is told
+GRID = np.linspace(0, 1, 501)  # where a band has its rows
 
 
-def roc_table(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Columns false_positive_rate, true_positive_rate, threshold; at most 500 rows, from (0, 0) to (1, 1)."""
-    thresholds, hits, false_alarms = _counts_by_threshold(*scoring.checked(labels, probabilities))
-    # No threshold is above every probability but infinity, which no CSV reader of a plot takes: 1 stands for it.
-    table = pd.DataFrame(
-        {
-            "false_positive_rate": np.append(0, false_alarms) / false_alarms[-1],
-            "true_positive_rate": np.append(0, hits) / hits[-1],
-            "threshold": np.append(1.0, thresholds),
-        }
-    )
-    return _thinned(table)
+def table(curve: str, labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """The columns of `curve` and threshold: at most 500 rows, from the highest threshold down.
 
-
-def pr_table(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Columns recall, precision, threshold; at most 500 rows, from (0, 1) to recall 1."""
-    thresholds, hits, false_alarms = _counts_by_threshold(*scoring.checked(labels, probabilities))
-    table = pd.DataFrame(
-        {
-            "recall": np.append(0, hits) / hits[-1],
-            "precision": np.append(1.0, hits / (hits + false_alarms)),
-            "threshold": np.append(1.0, thresholds),
-        }
-    )
-    return _thinned(table)
-
-
-def roc_band(
-    labels: np.ndarray, probabilities: np.ndarray, *, confidence: float, resamples: int, seed: int
-) -> pd.DataFrame:
-    """Columns false_positive_rate (501, evenly), true_positive_rate, low, high (percentile bootstrap).
-
-    The true positive rate is the most that a threshold reaches without more false alarms: on an upright stretch of the
-    curve its upper end, of the figure and of every resample.
+    The first row is of a threshold that nothing reaches: a true positive rate of 0, a precision of 1. Its threshold
+    is written as 1, since tools that read plots from a CSV take no infinity.
     """
-
-    def most(hits: np.ndarray, false_alarms: np.ndarray) -> np.ndarray:
-        reached = np.searchsorted(false_alarms / false_alarms[-1], GRID, side="right")
-        return np.append(0, hits)[reached] / hits[-1]
-
-    columns = ("false_positive_rate", "true_positive_rate")
-    return _band(labels, probabilities, most, columns, confidence=confidence, resamples=resamples, seed=seed)
-
-
-def pr_band(
-    labels: np.ndarray, probabilities: np.ndarray, *, confidence: float, resamples: int, seed: int
-) -> pd.DataFrame:
-    """Columns recall (501, evenly), precision, low, high (percentile bootstrap).
-
-    The precision is that of the highest threshold with that recall, of the figure and of every resample.
-    """
-
-    def first(hits: np.ndarray, false_alarms: np.ndarray) -> np.ndarray:
-        there = np.searchsorted(hits / hits[-1], GRID)
-        # A threshold that nothing reaches has no precision; the next one that something does has.
-        called = hits + false_alarms
-        return (hits / np.maximum(called, 1))[np.maximum(there, np.argmax(called > 0))]
-
-    columns = ("recall", "precision")
-    return _band(labels, probabilities, first, columns, confidence=confidence, resamples=resamples, seed=seed)
-
-
-def _band(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    curve: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    columns: tuple[str, str],
-    *,
-    confidence: float,
-    resamples: int,
-    seed: int,
-) -> pd.DataFrame:
-    # `curve` gives its values on GRID from hits and false alarms by threshold, from the highest.
     labels, probabilities = scoring.checked(labels, probabilities)
-    order, lasts = _by_threshold(probabilities)
-    ones, curves = labels[order], []
-    for weights in scoring.resampled(len(labels), resamples=resamples, seed=seed):
+    if curve == "roc":
+        x, y, thresholds = metrics.roc_curve(labels, probabilities, drop_intermediate=False)
+        thresholds = thresholds[1:]
+    else:
+        y, x, thresholds = (part[::-1] for part in metrics.precision_recall_curve(labels, probabilities))
+    columns = (*CURVES[curve], "threshold")
+    rows = pd.DataFrame(dict(zip(columns, (x, y, np.append(1.0, thresholds)), strict=True)))
+    if len(rows) <= ROWS:
+        return rows
+    # A row is one photograph, or a few of the same probability: even steps over rows are even along the curve too.
+    return rows.iloc[np.linspace(0, len(rows) - 1, ROWS).round().astype(int)].reset_index(drop=True)
+
+
+def band(
+    curve: str, labels: np.ndarray, probabilities: np.ndarray, *, confidence: float, resamples: int, seed: int
+) -> pd.DataFrame:
+    """The columns of `curve`, the first of them 501 even steps; low and high of the second (percentile bootstrap)."""
+    labels, probabilities = scoring.checked(labels, probabilities)
+    at_grid = _true_positive_rates if curve == "roc" else _precisions
+    order = np.argsort(-probabilities, kind="stable")
+    ones = labels[order]
+    lasts = np.flatnonzero(np.diff(probabilities[order], append=-1.0))  # place of the last of each probability
+    curves = []
+    # The first curve is that of the photographs themselves.
+    resampled = scoring.resampled(len(labels), resamples=resamples, seed=seed)
+    for weights in itertools.chain([np.ones((1, len(labels)))], resampled):
         drawn = weights[:, order]
         hits, false_alarms = ((drawn * mask).cumsum(axis=1)[:, lasts] for mask in (ones, ~ones))
-        curves += [curve(h, f) for h, f in zip(hits, false_alarms, strict=True) if h[-1] and f[-1]]
-    _, hits, false_alarms = _counts_by_threshold(labels, probabilities)
-    value = curve(hits, false_alarms)
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(curves, tails, axis=0) if curves else (value, value)
-    return pd.DataFrame({columns[0]: GRID, columns[1]: value, "low": low, "high": high})
+        curves += [at_grid(h, f) for h, f in zip(hits, false_alarms, strict=True) if h[-1] and f[-1]]
+    low, high = np.quantile(curves[1:] or curves, scoring.tails(confidence), axis=0)
+    x, y = CURVES[curve]
+    return pd.DataFrame({x: GRID, y: curves[0], "low": low, "high": high})
 
 
-def _by_threshold(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # The photographs from the highest probability on, and the last place of each distinct one.
-    order = np.argsort(-probabilities, kind="stable")
-    return order, np.flatnonzero(np.diff(probabilities[order], append=-1.0))
+# On GRID, from how many photographs of class 1 (hits) and of class 0 (false alarms) reach each threshold, the highest
+# threshold first.
 
 
-def _counts_by_threshold(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # At each distinct probability, from the highest: how many of class 1, and of class 0, reach it.
-    order, lasts = _by_threshold(probabilities)
-    return probabilities[order][lasts], np.cumsum(labels[order])[lasts], np.cumsum(~labels[order])[lasts]
+def _true_positive_rates(hits: np.ndarray, false_alarms: np.ndarray) -> np.ndarray:
+    # The most hits that come with no more false alarms: where the curve stands upright, its upper end.
+    reached = np.searchsorted(false_alarms / false_alarms[-1], GRID, side="right")
+    return np.append(0, hits)[reached] / hits[-1]
 
 
-def _thinned(curve: pd.DataFrame) -> pd.DataFrame:
-    # A row is a photograph or a few of one probability, so even steps over rows are even along the curve too.
-    if len(curve) <= ROWS:
-        return curve
-    return curve.iloc[np.linspace(0, len(curve) - 1, ROWS).round().astype(int)].reset_index(drop=True)
+def _precisions(hits: np.ndarray, false_alarms: np.ndarray) -> np.ndarray:
+    # Of the highest threshold with that recall. One that nothing reaches has no precision: the next one counts.
+    called = hits + false_alarms
+    first = np.maximum(np.searchsorted(hits / hits[-1], GRID), np.argmax(called > 0))
+    return (hits / np.maximum(called, 1))[first]

@@ -1,4 +1,4 @@
-"""Seeded variants of a photograph: the same seed gives the same bytes on any number of workers."""
+"""Random variants of a photograph. The same seed gives the same bytes, whatever the number of workers."""
 
 import hashlib
 import math
@@ -11,16 +11,16 @@ import numpy as np
 from catdog.base import params
 from catdog.photographs import parallel, photos, shards
 
-# The order is that in which a photograph comes about: where the camera stands, the light it stands in, what is in the
-# way, then lens, sensor and file. So what hides a part of the animal is blurred, noisy and compressed like the rest.
+# In the order in which a photograph comes about: camera position, light, obstacles, lens, sensor, file. So what hides
+# part of the animal is blurred, noisy and compressed like the rest.
 EVERY_EPOCH = (
     *("flip", "rotation", "zoom", "aspect", "shift"),  # one affine map: pixels are interpolated once
     *("hue", "saturation", "white_balance", "brightness", "contrast"),  # one matrix, so that colours clip once
     "erasing",
 )
-# Each of these costs more than all of the above together, so training has them from the written variants alone.
+# Each of these costs more than all of the above together, so only the variants on disk have them.
 WRITTEN_ONLY = ("blur", "noise", "jpeg")
-UNSIGNED = {"flip", "erasing", *WRITTEN_ONLY}  # the others go both ways
+_UNSIGNED = {"flip", "erasing", *WRITTEN_ONLY}  # the others go both ways
 
 Amounts = Mapping[str, float]
 
@@ -28,21 +28,22 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 _YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _GREY = np.tile(_LUMA, (3, 1))
 _COLOUR = np.eye(3) - _GREY
-_QUARTER_TURN = np.linalg.inv(_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _YIQ  # of hue; grey goes to 0
+_QUARTER_TURN = np.linalg.inv(_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _YIQ  # of hue; grey becomes 0
 _BEST_JPEG = 95
-_NARROWEST = 1 / 3  # erased rectangle: its sides' ratio, against that of the photograph
+_NARROWEST = 1 / 3  # of an erased rectangle: its aspect, relative to the photograph's
 
 
 def variants(
     shard: shards.Shard, policy: params.Augment, *, seed: int, workers: int | None = None
 ) -> Iterator[shards.Row]:
-    """`policy.variants` rows for each photograph of `shard`, one after the other, under the photograph's own id."""
+    """`policy.variants` rows for each photograph of `shard`, in its order; a variant keeps its photograph's id."""
     rows = (shard.row(index) for index in range(len(shard)))
-    made = parallel.chunked_map(partial(variants_of, policy=policy, seed=seed), rows, workers=workers)
-    return (row for group in made for row in group)
+    by_photograph = parallel.chunked_map(partial(variants_of, policy=policy, seed=seed), rows, workers=workers)
+    return (variant for group in by_photograph for variant in group)
 
 
 def variants_of(row: shards.Row, policy: params.Augment, *, seed: int) -> list[shards.Row]:
+    """The variants of one photograph. They depend on its id, its pixels and `seed` alone."""
     image = photos.decode(row.image)
     return [
         row._replace(image=photos.encode(vary(image, policy, _generator(row.id, seed=seed, variant=k))))
@@ -51,37 +52,35 @@ def variants_of(row: shards.Row, policy: params.Augment, *, seed: int) -> list[s
 
 
 def vary(image: np.ndarray, policy: params.Augment, rng: np.random.Generator) -> np.ndarray:
-    """One variant of an RGB photograph, uint8 (height, width, 3), of the same size: the whole policy."""
-    amounts = draw(policy, rng, EVERY_EPOCH + WRITTEN_ONLY)
-    return apply(image, policy, amounts, rng)
+    """The whole policy, for a variant on disk: uint8 (height, width, 3) RGB -> the same shape."""
+    return apply(image, policy, sample(policy, rng, EVERY_EPOCH + WRITTEN_ONLY), rng)
 
 
 def vary_in_training(image: np.ndarray, policy: params.Augment, rng: np.random.Generator, *, size: int) -> np.ndarray:
-    """What training sees of it in one epoch: the cheap part of the policy, squashed to (size, size, 3)."""
-    return apply(image, policy, draw(policy, rng, EVERY_EPOCH), rng, size=size)
+    """The cheap part of the policy, afresh in every epoch: uint8 RGB of any size -> (size, size, 3), squashed."""
+    return apply(image, policy, sample(policy, rng, EVERY_EPOCH), rng, size=size)
 
 
 def strongest(
     image: np.ndarray, policy: params.Augment, names: tuple[str, ...], *, seed: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Each of these transforms alone, at its limit, to either side where it has two, after its name and knobs."""
+    """Each of these transforms alone, at its limit, to both sides where it has two: (caption, picture)."""
     for name in names:
-        knobs = getattr(policy, name).model_dump()
-        for sign in (1,) if name in UNSIGNED else (-1, 1):
-            told = [name] if name in UNSIGNED else [f"{name} {'-' if sign < 0 else '+'}"]
-            caption = "\n".join(told + [f"{knob} {value:g}" for knob, value in knobs.items()])
+        knobs = [f"{knob} {value:g}" for knob, value in getattr(policy, name).model_dump().items()]
+        for sign, direction in [(1, "")] if name in _UNSIGNED else [(-1, " -"), (1, " +")]:
+            caption = "\n".join([name + direction, *knobs])
             yield caption, apply(image, policy, {name: sign}, np.random.default_rng(seed))
 
 
-def draw(policy: params.Augment, rng: np.random.Generator, names: tuple[str, ...]) -> dict[str, float]:
-    """How far each transform goes: -1 to 1 of its limit in `policy`, 0 for those that stay away.
+def sample(policy: params.Augment, rng: np.random.Generator, names: tuple[str, ...]) -> dict[str, float]:
+    """A random amount for each transform: -1 to 1, as a share of its limit in `policy`; 0 leaves it out.
 
-    As many numbers are drawn whatever the policy says, so that one transform's knobs don't change another's amount.
+    Any policy uses as many random numbers, so that one transform's knobs don't change another's amount.
     """
-    drawn = rng.random((len(names), 2)).tolist()
+    numbers = rng.random((len(names), 2)).tolist()
     return {
         name: 2 * amount - 1 if chance < getattr(policy, name).probability else 0.0
-        for name, (chance, amount) in zip(names, drawn, strict=True)
+        for name, (chance, amount) in zip(names, numbers, strict=True)
     }
 
 
@@ -93,27 +92,30 @@ def apply(
     *,
     size: int | None = None,
 ) -> np.ndarray:
-    """The transforms of `amounts`; those that it lacks stay away. `rng` gives what an amount leaves open.
+    """Transform a photograph.
 
     Args:
         image: uint8 (height, width, 3), RGB.
-        size: side of a square to squash the image to; its own size without.
+        amounts: as `sample` gives them; a transform without one is left out.
+        rng: for what an amount leaves open, such as the place of an erased rectangle.
+        size: squash to a square of this side (pixels); by default the photograph keeps its size.
     """
     height, width = image.shape[:2]
     out = (width, height) if size is None else (size, size)
+    # Beyond the border the photograph is mirrored, so that there are no black corners to learn from.
     motion = _motion((width, height), out, policy, amounts, rng)
-    # What comes in from outside is a mirror image of the border: no black corners to learn from.
     image = cv2.warpAffine(image, motion, out, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     if any(map(amounts.get, ("hue", "saturation", "white_balance", "brightness", "contrast"))):
         image = cv2.transform(image, _colours(policy, amounts))
     if amount := amounts.get("erasing"):
         _erase(image, abs(amount) * policy.erasing.area, rng)
-    if amount := amounts.get("blur"):
-        image = _blurred(image, abs(amount) * policy.blur.pixels)
+    if sigma := abs(amounts.get("blur", 0)) * policy.blur.pixels:
+        image = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
     if amount := amounts.get("noise"):
         image = _noisy(image, abs(amount) * policy.noise.levels, rng)
     if amount := amounts.get("jpeg"):
-        image = _compressed(image, round(_BEST_JPEG + abs(amount) * (policy.jpeg.quality - _BEST_JPEG)))
+        quality = round(_BEST_JPEG + abs(amount) * (policy.jpeg.quality - _BEST_JPEG))
+        image = photos.decode(photos.encode(image, quality=quality))
     return image
 
 
@@ -124,7 +126,7 @@ def _motion(
     amounts: Amounts,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Mirror, stretch, zoom, rotation and shift about the middle, onto a picture of size `out`: a 2 x 3 matrix."""
+    """Mirror, stretch, zoom, rotation and shift about the middle, and resizing to `out`, as one 2 x 3 matrix."""
     (width, height), (out_width, out_height) = size, out
     angle = math.radians(amounts.get("rotation", 0) * policy.rotation.degrees)
     zoom = (1 + policy.zoom.fraction) ** amounts.get("zoom", 0)
@@ -134,13 +136,13 @@ def _motion(
     if amount := amounts.get("shift"):
         right = amount * policy.shift.fraction
         down = rng.uniform(-1, 1) * policy.shift.fraction
-    # In numbers rather than in small arrays, which take several times as long.
+    # Plain numbers: small arrays would take several times as long.
     a, b = math.cos(angle) * zoom * stretch * mirror, math.sin(angle) * zoom / stretch
     c, d = -math.sin(angle) * zoom * stretch * mirror, math.cos(angle) * zoom / stretch
     x, y = (width - 1) / 2, (height - 1) / 2
     moved_x = x + right * width - a * x - b * y
     moved_y = y + down * height - c * x - d * y
-    # Pixel centres of the one size onto those of the other.
+    # The centres of pixels coincide, not their corners.
     across, along = out_width / width, out_height / height
     return np.array(
         [
@@ -151,7 +153,7 @@ def _motion(
 
 
 def _colours(policy: params.Augment, amounts: Amounts) -> np.ndarray:
-    """White balance, hue and saturation (luma stays), contrast about the middle grey, brightness: a 3 x 4 matrix."""
+    """White balance, hue and saturation (luma stays), contrast about middle grey, brightness: a 3 x 4 matrix."""
     warmth = (1 + policy.white_balance.fraction) ** amounts.get("white_balance", 0)
     hue = math.radians(amounts.get("hue", 0) * policy.hue.degrees)
     saturation = 1 + amounts.get("saturation", 0) * policy.saturation.fraction
@@ -167,7 +169,7 @@ def _colours(policy: params.Augment, amounts: Amounts) -> np.ndarray:
 
 
 def _erase(image: np.ndarray, area: float, rng: np.random.Generator) -> None:
-    """Fill a rectangle of `area`, a fraction of the photograph, with noise or with one colour, in place."""
+    """Fill a rectangle, a fraction `area` of the photograph, with noise or with one colour, in place."""
     height, width = image.shape[:2]
     ratio = math.exp(rng.uniform(-1, 1) * math.log(_NARROWEST))
     tall = min(height, max(1, round(height * math.sqrt(area * ratio))))
@@ -177,21 +179,10 @@ def _erase(image: np.ndarray, area: float, rng: np.random.Generator) -> None:
     image[top : top + tall, left : left + wide] = rng.integers(0, 256, shape, dtype=np.uint8)
 
 
-def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
-    return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101) if sigma > 0 else image
-
-
 def _noisy(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     noise *= deviation
     return cv2.add(image, noise, dtype=cv2.CV_8U)
-
-
-def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
-    done, jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise ValueError("OpenCV could not encode the image")
-    return photos.decode(jpeg.tobytes())
 
 
 def _generator(photograph: str, *, seed: int, variant: int) -> np.random.Generator:

@@ -1,7 +1,7 @@
-"""Decode, check, turn upright and resize one photograph. Training, evaluation, prediction and serving all come through
-here, so they see the same pixels: there is no second decoder.
+"""One photograph: decoded, checked, turned upright, resized. This is the only decoder, so that training, evaluation,
+prediction and serving all see the same pixels.
 
-OpenCV decodes ordinary JPEGs, shrinking while it decodes; Pillow reads every header, and decodes the rest.
+Pillow reads every header. OpenCV decodes ordinary JPEGs, shrinking them as it decodes; Pillow decodes the rest.
 """
 
 import functools
@@ -11,7 +11,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO, Literal
 
 import cv2
@@ -20,16 +20,15 @@ from PIL import Image
 
 from catdog.photographs import parallel
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
 _TIFF: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
 _ORIENTATION = 0x0112  # EXIF tag
-_JPEG_QUALITY = 95
 _JPEG_SIDE = 65_500  # pixels; libjpeg's limit
 _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
-_FLAT = 2  # of 255: what a flat colour may vary by, after compression
-# What libjpeg says, of much that it says, only where part of the picture is lost. Extraneous bytes before the end
-# marker (0xd9) are not among it: whole photographs have them too.
+_FLAT = 2  # of 255: how much a flat colour may vary, after compression
+# Warnings of libjpeg that mean that part of the picture is lost. Its others do not, nor do extraneous bytes before the
+# end marker (0xd9): whole photographs have them too.
 _LOST = re.compile(
     r"premature end of data segment|Premature end of JPEG file|bad (Huffman|arithmetic) code"
     r"|found marker 0x\w+ instead of RST\d|\d+ extraneous bytes before marker 0xd[0-7]"
@@ -37,18 +36,19 @@ _LOST = re.compile(
 
 
 class Unreadable(Exception):
-    """Why a file can't be used as a photograph, as `category` or `category: detail`, for a person to read."""
+    """Why a file can't be used as a photograph, in words: `category` or `category: detail`."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph in its standard form; width, height (upright, pixels) and format are those of its file.
+    """A photograph in its standard form.
 
-    `image` is what went into `jpeg`: uint8 (height, width, 3), RGB.
+    `image` holds the pixels of `jpeg` before compression: uint8 (height, width, 3), RGB. `width` and `height` (pixels,
+    upright) and `format` are those of the original file.
     """
 
     jpeg: bytes
-    image: np.ndarray = field(repr=False, compare=False)
+    image: np.ndarray
     width: int
     height: int
     format: str
@@ -57,19 +57,18 @@ class Photo:
 def standardise(data: bytes, *, image_size: int, min_side: int = 1, max_megapixels: float = 64) -> Photo:
     """Bring a file's bytes into the standard form: a JPEG, RGB, upright, its short side at most `image_size` pixels.
 
-    The format goes by content, never by name; alpha is laid on white; of an animation the first frame counts. A JPEG
-    that already has the standard form keeps its bytes.
+    The format is told by content, not by name. Transparency becomes white. Of an animation the first frame counts. A
+    JPEG already in standard form keeps its bytes.
 
-    libjpeg tells of damage inside a JPEG on stderr alone, which a whole process shares, so such damage is found, and
-    the terminal kept clean, where a process has it to itself: in the workers of `parallel`. Of bytes that are wrong
-    but still mean something to the decoder nobody can tell.
+    libjpeg reports damage inside a JPEG on stderr only, which the whole process shares. So this damage is detected, and
+    kept off the terminal, only in the workers of `parallel`. Wrong bytes that still decode go unnoticed.
 
     Raises:
         Unreadable: empty, not an image, truncated or damaged, too large, too small, or of one flat colour.
     """
-    with _overheard() as said:
+    with _captured_stderr() as messages:
         photo = _standardise(data, image_size=image_size, min_side=min_side, max_megapixels=max_megapixels)
-    if lost := _LOST.search("".join(said)):
+    if lost := _LOST.search("".join(messages)):
         raise Unreadable(f"damaged: {lost[0]}")
     return photo
 
@@ -84,13 +83,10 @@ def _standardise(data: bytes, *, image_size: int, min_side: int, max_megapixels:
     orientation = _orientation(header)
     plain_jpeg = header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L")
     try:
-        if plain_jpeg:
-            image = _decode_jpeg(data, short_side=min(width, height), wanted=image_size)
-        else:
-            image = _decode_other(header)
+        image = _decode_jpeg(data, ratio=min(width, height) / image_size) if plain_jpeg else _decode_other(header)
     except Unreadable:
         raise
-    except Exception as error:  # as with headers, damage may raise anything
+    except Exception as error:  # decoders raise nearly anything on hostile bytes
         raise Unreadable(f"damaged: {_one_line(error)}") from None
     image = _shrink(image, image_size)
     if max(image.shape) > _JPEG_SIDE:
@@ -100,20 +96,15 @@ def _standardise(data: bytes, *, image_size: int, min_side: int, max_megapixels:
     image = _upright(image, orientation)
     if orientation >= 5:
         width, height = height, width
-    as_it_is = plain_jpeg and header.mode == "RGB" and orientation == 1 and min(width, height) <= image_size
-    return Photo(
-        jpeg=data if as_it_is else encode(image),
-        image=image,
-        width=width,
-        height=height,
-        format="JPEG" if header.format == "MPO" else str(header.format),
-    )
+    is_standard = plain_jpeg and header.mode == "RGB" and orientation == 1 and min(width, height) <= image_size
+    kind = "JPEG" if header.format == "MPO" else str(header.format)
+    return Photo(data if is_standard else encode(image), image, width, height, kind)
 
 
 def pixels(jpeg: bytes, size: int) -> np.ndarray:
-    """Decode a standard-form JPEG into what a model is given: uint8 (size, size, 3), RGB, squashed to the square."""
+    """Decode a standard-form JPEG for a model: uint8 (size, size, 3), RGB, squashed to the square."""
     width, height = Image.open(io.BytesIO(jpeg), formats=("JPEG",)).size
-    image = _decode_jpeg(jpeg, short_side=min(width, height), wanted=size)
+    image = _decode_jpeg(jpeg, ratio=min(width, height) / size)
     if image.shape[:2] == (size, size):
         return image
     shrinking = min(image.shape[:2]) >= size
@@ -122,14 +113,14 @@ def pixels(jpeg: bytes, size: int) -> np.ndarray:
 
 def decode(jpeg: bytes) -> np.ndarray:
     """Decode a standard-form JPEG at its own size: uint8 (height, width, 3), RGB."""
-    return _decode_jpeg(jpeg, short_side=0, wanted=1)
+    return _decode_jpeg(jpeg)
 
 
-def encode(image: np.ndarray) -> bytes:
+def encode(image: np.ndarray, *, quality: int = 95) -> bytes:
     """Write uint8 (height, width, 3) RGB as a JPEG."""
     image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    done, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    if not done:
+    encoded, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not encoded:
         raise ValueError("OpenCV could not encode the image")
     return jpeg.tobytes()
 
@@ -137,25 +128,25 @@ def encode(image: np.ndarray) -> bytes:
 def _open(data: bytes) -> Image.Image:
     if not data:
         raise Unreadable("empty")
-    # The limit in pixels is ours, and tighter; Pillow's own would only warn.
+    # Our own limit in pixels is lower; Pillow would only warn.
     Image.MAX_IMAGE_PIXELS = None
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.UnidentifiedImageError:
-        raise Unreadable(_not_identified(data)) from None
-    except Exception as error:  # Pillow's header parsers raise nearly anything on hostile bytes
+        raise Unreadable(_why_unidentified(data)) from None
+    except Exception as error:  # Pillow's parsers raise nearly anything on hostile bytes
         raise Unreadable(f"damaged: {_one_line(error)}") from None
 
 
-def _not_identified(data: bytes) -> str:
+def _why_unidentified(data: bytes) -> str:
     order = _TIFF.get(data[:4])
-    if order and int.from_bytes(data[4:8], order) >= len(data):  # what describes the picture often stands at the end
+    if order and int.from_bytes(data[4:8], order) >= len(data):  # a TIFF's directory often stands at its end
         return "truncated"
     return "damaged: unreadable header" if order or data.startswith(_BEGINNINGS) else "not an image"
 
 
 def _orientation(header: Image.Image) -> int:
-    if header.format == "TIFF":  # Pillow turns these by itself, and gives their upright size
+    if header.format == "TIFF":  # Pillow turns these itself, and gives their upright size
         return 1
     try:
         orientation = header.getexif().get(_ORIENTATION, 1)
@@ -165,9 +156,9 @@ def _orientation(header: Image.Image) -> int:
 
 
 def _refuse_if_cut(jpeg: bytes) -> None:
-    # What libjpeg does about a file that ends early is up to who calls it, from an error to filling in grey.
+    # libjpeg may fill in grey where a file ends early, so look for its end marker, from the first scan on: before that,
+    # a thumbnail may hold one of its own.
     at = 2
-    # From marker to marker to the first scan: before it, a thumbnail may hold an end marker of its own.
     while 0 <= (at := jpeg.find(b"\xff", at)) < len(jpeg) - 3:
         marker = jpeg[at + 1]
         if marker == 0xDA:
@@ -180,10 +171,11 @@ def _refuse_if_cut(jpeg: bytes) -> None:
         raise Unreadable("truncated")
 
 
-def _decode_jpeg(data: bytes, *, short_side: int, wanted: int) -> np.ndarray:
+def _decode_jpeg(data: bytes, *, ratio: float = 1) -> np.ndarray:
+    """`ratio`: how many times larger than needed the picture is. It is shrunk by no more than that."""
     _refuse_if_cut(data)
-    # libjpeg shrinks by 2, 4 or 8 while it decodes, several times faster than decoding all and shrinking then.
-    reduction = next((r for r in _REDUCED if short_side >= r * wanted), 1)
+    # Shrinking by 2, 4 or 8 while decoding is several times faster than decoding first.
+    reduction = next((r for r in _REDUCED if ratio >= r), 1)
     flag = _REDUCED.get(reduction, cv2.IMREAD_COLOR) & ~cv2.IMREAD_COLOR_BGR | cv2.IMREAD_COLOR_RGB
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
@@ -207,7 +199,7 @@ def _decode_other(image: Image.Image) -> np.ndarray:
 
 
 def _is_flat(image: np.ndarray) -> bool:
-    # A few pixels settle it nearly always, in a hundredth of the time.
+    # A few pixels nearly always decide, in a hundredth of the time.
     return all(np.ptp(part.reshape(-1, 3), axis=0).max() <= _FLAT for part in (image[::16, ::16], image))
 
 
@@ -217,14 +209,14 @@ def _shrink(image: np.ndarray, short_side: int) -> np.ndarray:
         return image
     scale = short_side / min(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    # To more than half, bilinear is as near to an antialiased Lanczos as averaging over areas, in a third of the time.
+    # Above half, bilinear is as close to an antialiased Lanczos as averaging areas is, in a third of the time.
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR if scale > 0.5 else cv2.INTER_AREA)
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     if orientation >= 5:
         image = image.transpose(1, 0, 2)
-    # After the transposition above, what remains of the eight cases is a flip.
+    # What is left of the eight cases is a flip.
     match orientation:
         case 2 | 6:
             image = image[:, ::-1]
@@ -240,26 +232,26 @@ def _one_line(error: Exception) -> str:
 
 
 @contextmanager
-def _overheard() -> Iterator[list[str]]:
-    """What C libraries, and Pillow, print to stderr meanwhile, which is then kept from it; in a worker only."""
-    said: list[str] = []
+def _captured_stderr() -> Iterator[list[str]]:
+    """Collect what C libraries and Pillow print to stderr, in a worker; elsewhere nothing is collected."""
+    messages: list[str] = []
     if not parallel.in_worker():
-        yield said
+        yield messages
         return
-    stderr, file = os.dup(2), _elsewhere()
+    stderr, file = os.dup(2), _stderr_file()
     os.dup2(file.fileno(), 2)
     try:
-        yield said
+        yield messages
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
         if os.fstat(file.fileno()).st_size:
             file.seek(0)
-            said.append(file.read().decode(errors="replace"))
+            messages.append(file.read().decode(errors="replace"))
             file.seek(0)
             file.truncate()
 
 
 @functools.cache
-def _elsewhere() -> IO[bytes]:
+def _stderr_file() -> IO[bytes]:
     return tempfile.TemporaryFile(buffering=0)

@@ -1,6 +1,5 @@
-"""Photographs on disk: Arrow IPC files, memory-mapped, random access. Memory stays flat however many there are."""
+"""Photographs on disk: Arrow IPC files, memory-mapped, so that memory does not grow with their number."""
 
-import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from catdog.base.errors import UserError
+from catdog.base.files import replacing, sha256
+from catdog.photographs.parallel import chunks
 
 SCHEMA = pa.schema(
     [
@@ -24,7 +25,11 @@ _ROWS_PER_BATCH = 256
 
 
 class Row(NamedTuple):
-    """One photograph: sha256 of its file's bytes, path inside the source, 0 or 1, JPEG in standard form, group."""
+    """One photograph.
+
+    `id` is the sha256 of its file, in hex; `source` the file's path inside data/raw; `label` 0 or 1; `image` a JPEG in
+    the standard form of `photos`; `group` the smallest id among its near duplicates.
+    """
 
     id: str
     source: str
@@ -33,25 +38,11 @@ class Row(NamedTuple):
     group: str
 
 
-def write(path: Path, rows: Iterable[Row]) -> int:
-    """Write `rows` to `path`, which appears only when complete; returns how many. The same rows give the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    count, batch = 0, []
-    try:
-        with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-            for row in rows:
-                batch.append(row)
-                count += 1
-                if len(batch) == _ROWS_PER_BATCH:
-                    writer.write_batch(_record_batch(batch))
-                    batch = []
-            if batch:
-                writer.write_batch(_record_batch(batch))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return count
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Write `rows` to `path`, whole or not at all. The same rows give the same bytes."""
+    with replacing(path) as part, pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+        for batch in chunks(rows, _ROWS_PER_BATCH):
+            writer.write_batch(_record_batch(batch))
 
 
 def _record_batch(rows: list[Row]) -> pa.RecordBatch:
@@ -60,10 +51,10 @@ def _record_batch(rows: list[Row]) -> pa.RecordBatch:
 
 
 class Shard:
-    """A shard, opened for reading by any number of threads.
+    """A file of photographs, opened for reading by any number of threads.
 
     Raises:
-        UserError: the file is missing or not a shard.
+        UserError: the file is missing, or holds something else.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,5 +98,4 @@ class Shard:
     @cached_property
     def digest(self) -> str:
         """sha256 of the file, in hex."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(self.path)

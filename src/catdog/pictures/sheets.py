@@ -1,6 +1,7 @@
-"""Contact sheets: photographs in rows, each above its caption, in blocks under headings where they belong together."""
+"""Contact sheets: pictures in rows, each above its caption; those that belong together in a block under a heading."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from catdog.base import files
 from catdog.photographs import photos
 from catdog.photographs.shards import Shard
+from catdog.pictures.style import ALARM, GREY, INK
 
-INK, GREY, ALARM = "#1b1f24", "#57606a", "#b42318"
 PAPER, PANEL, TILE = "#ffffff", "#f1f4f7", "#dde3e9"
 _GAP = 12
 _COLOURS = 256  # of a PNG with a palette, a third the size of one without
@@ -22,33 +23,20 @@ class Block:
     """Pictures that belong together, on a panel of their own if they have a heading.
 
     Attributes:
-        pictures: uint8 (height, width, 3) RGB of any size; or a text, shown on a tile in place of a picture.
-        captions: one for each picture. A first line too long for its cell loses its middle, so that both ends can be
-            read; further ones are grey and go on in the next line.
+        pictures: uint8 (height, width, 3) RGB of any size; or a text, which is written on a tile.
+        captions: one for each picture. Where the first line is too long for its cell, its middle is left out. Further
+            lines are grey, and wrapped.
         heading: its first line is bold, further ones are grey.
     """
 
-    pictures: list[np.ndarray | str]
-    captions: list[str]
+    pictures: Sequence[np.ndarray | str]
+    captions: Sequence[str]
     heading: str = ""
 
 
 def tail(path: str) -> str:
     """A file's name and its folder's: what fits under a thumbnail."""
     return "/".join(path.split("/")[-2:])
-
-
-def contact_sheet(
-    images: list[np.ndarray], captions: list[str], path: Path, *, title: str, columns: int = 6, cell: int = 170
-) -> None:
-    """Images in rows, each above its caption, as a PNG of 256 colours.
-
-    Args:
-        images: uint8 (height, width, 3) RGB of any size; shrunk or enlarged to fit a square of `cell` pixels.
-        captions: one for each image, as in a `Block`.
-    """
-    block = Block([*images], captions)
-    block_sheet([block] if images or captions else [], path, title=title, columns=columns, cell=cell, palette=True)
 
 
 def block_sheet(
@@ -61,12 +49,14 @@ def block_sheet(
     cell: int = 170,
     palette: bool = False,
 ) -> None:
-    """Blocks as they come, side by side while there is room for about `columns` pictures; "none" where there are none.
+    """Write a PNG of blocks in their order, side by side as long as about `columns` pictures fit in a row.
+
+    Without blocks it says "none".
 
     Args:
         note: stands under the title, in red.
-        cell: pixels; each picture is shrunk or enlarged to fit a square of them.
-        palette: write a PNG of 256 colours: for thumbnails that are kept in git.
+        cell: pixels; each picture is shrunk or enlarged to fit a square of that side.
+        palette: write 256 colours, for thumbnails that are kept in git.
     """
     large, top = _font(20, bold=True), 50 + (22 if note else 0)
     panels = [_panel(block, columns=columns, cell=cell) for block in blocks]
@@ -95,16 +85,20 @@ def block_sheet(
 
 
 def variants_sheet(originals: Shard, variants: Shard, path: Path, *, shown: int) -> None:
-    """Some photographs of a shard, evenly over it, each beside its variants, which stand one after the other."""
-    each = len(variants) // max(len(originals), 1)
-    beside = min(each, 5)
+    """A sheet of `shown` photographs of a shard, evenly over it, each beside its variants.
+
+    `variants` has as many for each photograph, in the order of `originals`.
+    """
+    per_original = len(variants) // max(len(originals), 1)
+    beside = min(per_original, 5)
     images, captions = [], []
-    for index in np.unique(np.linspace(0, len(originals) - 1, min(shown, len(originals))).astype(int)):
-        images += [photos.decode(originals.jpeg(int(index)))]
-        images += [photos.decode(variants.jpeg(int(index) * each + k)) for k in range(beside)]
-        captions += ["original"] + [f"variant {k + 1} of {each}" for k in range(beside)]
+    for index in np.linspace(0, len(originals) - 1, min(shown, len(originals)), dtype=int).tolist():
+        images += [photos.decode(originals.jpeg(index))]
+        images += [photos.decode(variants.jpeg(index * per_original + number)) for number in range(beside)]
+        captions += ["original", *(f"variant {number + 1} of {per_original}" for number in range(beside))]
     columns = (1 + beside) * max(1, 6 // (1 + beside))
-    contact_sheet(images, captions, path, title="Training photographs and their variants", columns=columns)
+    blocks = [Block(images, captions)] if images else []
+    block_sheet(blocks, path, title="Training photographs and their variants", columns=columns, palette=True)
 
 
 def _panel(block: Block, *, columns: int, cell: int) -> Image.Image:
@@ -126,9 +120,9 @@ def _panel(block: Block, *, columns: int, cell: int) -> Image.Image:
         draw.text((edge, edge + number * line), text, GREY if number else INK, small if number else bold)
     for index, (picture, lines) in enumerate(zip(block.pictures, captions, strict=True)):
         left, top = edge + index % columns * (cell + _GAP), above + index // columns * pitch
-        shown = _tile(picture, small, cell) if isinstance(picture, str) else Image.fromarray(picture)
-        shown = ImageOps.contain(shown, (cell, cell), Image.Resampling.LANCZOS)
-        panel.paste(shown, (left, top + cell - shown.height))
+        image = _tile(picture, small, cell) if isinstance(picture, str) else Image.fromarray(picture)
+        image = ImageOps.contain(image, (cell, cell), Image.Resampling.LANCZOS)
+        panel.paste(image, (left, top + cell - image.height))
         for number, text in enumerate(lines):
             draw.text((left, top + cell + 6 + line * number), text, GREY if number else INK, small)
     return panel
@@ -173,7 +167,7 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     if font.getlength(text) <= width:
         return text
     for kept in range(len(text) - 1, 1, -1):
-        tried = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
-        if font.getlength(tried) <= width:
-            return tried
+        shorter = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+        if font.getlength(shorter) <= width:
+            return shorter
     return "…"

@@ -1,4 +1,4 @@
-"""Archives, read in place: their members, and the bytes of each."""
+"""Zip and tar archives, read in place: their members, and the bytes of each."""
 
 import bz2
 import errno
@@ -27,19 +27,21 @@ ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECA
 _OTHER_ARCHIVE = re.compile(r"\.(7z|rar|zst|tzst|lz4|gz|bz2|xz)$", re.IGNORECASE)
 _COMPRESSED: dict[bytes, Callable] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's member: signature, ..., length of its name, of what is extra
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # before a member of a zip: signature, ..., lengths of name and extra field
 _LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
-# What the standard library raises on archives that are damaged, or made to look so.
-_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
-FAULTS = (*_ZIP_FAULTS, tarfile.TarError, OSError, EOFError, ValueError, LookupError, RuntimeError, MemoryError)
+# What the standard library raises on archives that are damaged, by accident or on purpose.
+FAULTS = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tarfile.TarError),
+    *(OSError, EOFError, ValueError, LookupError, RuntimeError, MemoryError),
+)
 
 
 class BadMember(Exception):
-    """Why a file's bytes cannot be had, as `category` or `category: detail`, for a person to read."""
+    """Why a file's bytes can't be read, in words: `category` or `category: detail`."""
 
 
 class Packed(NamedTuple):
-    """How a zip holds a member: its method of compression, size in bytes when unpacked, and checksum."""
+    """How a zip stores a member: its compression method, its size once unpacked (bytes), and its checksum."""
 
     method: int
     size: int
@@ -48,12 +50,15 @@ class Packed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file met.
+    """A file in data/raw, loose or in an archive.
 
-    `source` is its path inside data/raw, unique; an archive's name stands in it like a folder's. `label` is the index
-    of its class, None where no folder above it is named after one. `problem`, where there is one, is why it will never
-    be read. The rest is for `read`: `archive` (None: `member` is a path), and there `offset` and `size` in bytes, of
-    its data in a tar, of its header and its data as `packed` in a zip.
+    Attributes:
+        source: its path inside data/raw, unique; an archive's name stands in it like a folder's.
+        label: the index of its class; None if no folder above it has the name of one.
+        archive: None for a loose file, whose path is then `member`.
+        problem: why it can never be read, if so.
+        offset, size: in bytes, of its data in a tar; in a zip, of its header and of its data as stored.
+        packed: in a zip only.
     """
 
     source: str
@@ -67,65 +72,70 @@ class File:
 
 
 def read(file: File) -> bytes:
-    """The bytes of `file`; an archive stays open, and no list of its members is needed, in each process.
+    """The bytes of `file`. Each process keeps the archive open, and needs no list of its members.
 
     Raises:
-        BadMember: they cannot be had, or are not what the archive's checksum says.
+        BadMember: they can't be read, or don't have the archive's checksum.
     """
     if file.problem:
         raise BadMember(file.problem)
     try:
         if file.archive is None:
-            return _read_plain(Path(file.member))
-        archive = _open(str(file.archive), _stamp(file.archive))
+            path = Path(file.member)
+            if (size := path.stat().st_size) > MAX_BYTES:
+                raise BadMember(_too_large(size))
+            return path.read_bytes()
         offset = file.offset
         if file.packed:
-            header = _LOCAL_HEADER.unpack(_part(archive, offset, _LOCAL_HEADER.size))
+            header = _LOCAL_HEADER.unpack(_part(file.archive, offset, _LOCAL_HEADER.size))
             if header[0] != b"PK\3\4":
                 raise BadMember("damaged: nothing where the archive's list has it")
             offset += _LOCAL_HEADER.size + sum(header[1:])
-        data = _part(archive, offset, file.size)
+        data = _part(file.archive, offset, file.size)
         return _unpacked(data, file.packed) if file.packed else data
     except FAULTS as error:
         raise BadMember(f"damaged: {one_line(error)}") from None
 
 
-def members(archive: Path, shown: str) -> list[File]:
+def members(archive: Path, name: str) -> list[File]:
+    """The files in a zip or tar, in its order, their sources under `name`, without labels.
+
+    Raises:
+        UserError: it is encrypted, or can't be read as an archive.
+    """
     try:
-        met = _zip_members(archive, shown) if is_zip(archive) else _tar_members(archive, shown)
+        listed = _zip_members(archive, name) if is_zip(archive) else _tar_members(archive, name)
     except FAULTS as error:
-        raise UserError(
-            f"{archive} cannot be read as an archive ({one_line(error)}): make it or download it again"
-        ) from None
-    last = {f.source: index for index, f in enumerate(met)}
+        advice = "make it or download it again"
+        raise UserError(f"{archive} cannot be read as an archive ({one_line(error)}): {advice}") from None
+    last = {file.source: index for index, file in enumerate(listed)}
     taken = set(last)
-    for index, f in enumerate(met):
-        if last[f.source] != index:
-            count = 2
-            while f"{f.source}#{count}" in taken:
-                count += 1
-            taken.add(f"{f.source}#{count}")
-            met[index] = replace(
-                f, source=f"{f.source}#{count}", problem="replaced: the archive holds a later file of this name"
-            )
-    return met
+    for index, file in enumerate(listed):
+        if last[file.source] != index:
+            number = 2
+            while (source := f"{file.source}#{number}") in taken:
+                number += 1
+            taken.add(source)
+            problem = "replaced: the archive holds a later file of this name"
+            listed[index] = replace(file, source=source, problem=problem)
+    return listed
 
 
 @functools.lru_cache(maxsize=8)
-def _open(archive: str, stamp: tuple) -> BinaryIO:
-    return Path(archive).open("rb")
+def _open(archive: Path, stamp: tuple) -> BinaryIO:
+    return archive.open("rb")
 
 
-def _part(archive: BinaryIO, offset: int, size: int) -> bytes:
-    # Threads, and processes that were forked, share the file's position, so it is neither used nor changed.
-    data = os.pread(archive.fileno(), size, offset)
+def _part(archive: Path, offset: int, size: int) -> bytes:
+    # Not by seeking: threads, and processes that were forked, share the file's position.
+    data = os.pread(_open(archive, _stamp(archive)).fileno(), size, offset)
     if len(data) < size:
         raise BadMember("damaged: the archive ends within it")
     return data
 
 
 def _unpacked(data: bytes, packed: Packed) -> bytes:
-    # ZipFile itself would want the whole list of members, 0.6 kB each, in every worker.
+    # ZipFile itself would read the list of all members, 0.6 kB each, in every worker.
     info = zipfile.ZipInfo()
     info.compress_type, info.compress_size, info.file_size, info.CRC = packed.method, len(data), packed.size, packed.crc
     with zipfile.ZipExtFile(io.BytesIO(data), "r", info) as unpacking:
@@ -136,20 +146,14 @@ def _unpacked(data: bytes, packed: Packed) -> bytes:
 
 
 def _stamp(archive: Path) -> tuple:
-    """Changes when another file stands there, so that nothing cached outlives it."""
+    """Differs once the file is replaced, so that nothing cached outlives it."""
     status = archive.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _read_plain(path: Path) -> bytes:
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise BadMember(_too_large(size))
-    return path.read_bytes()
-
-
 def is_zip(archive: Path) -> bool:
-    # By content first: a tar whose last member is a zip would pass for one with zipfile.is_zipfile.
+    """Whether to read it as a zip rather than as a tar."""
+    # By content first: zipfile.is_zipfile takes a tar whose last member is a zip for a zip.
     with archive.open("rb") as file:
         head = file.read(512)
     if head[257:262] == b"ustar" or head[:2] in _COMPRESSED:
@@ -157,14 +161,13 @@ def is_zip(archive: Path) -> bool:
     return head.startswith(b"PK") or archive.suffix.lower() == ".zip"
 
 
-def _zip_members(archive: Path, shown: str) -> list[File]:
+def _zip_members(archive: Path, prefix: str) -> list[File]:
     with zipfile.ZipFile(archive) as opened:
-        infos = [info for info in opened.infolist() if not info.is_dir()]
-    met = []
+        infos = opened.infolist()
+    listed = []
     for info in infos:
-        # Old Windows programs write backslashes, against the standard.
-        name = info.filename.replace("\\", "/")
-        if _passed_over(name):
+        name = info.filename.replace("\\", "/")  # old Windows programs write backslashes, against the standard
+        if info.is_dir() or _is_litter(name):
             continue
         if info.flag_bits & 1:
             raise UserError(f"{archive} is encrypted ({info.filename}): make it again without a password")
@@ -176,46 +179,45 @@ def _zip_members(archive: Path, shown: str) -> list[File]:
             problem = f"unknown compression: method {info.compress_type} of zip"
         elif (size := max(info.file_size, info.compress_size)) > MAX_BYTES:
             problem = _too_large(size)
-        packed = Packed(info.compress_type, info.file_size, info.CRC)
-        source = f"{shown}/{_tidy(name)}"
-        met.append(File(source, None, archive, info.filename, problem, info.header_offset, info.compress_size, packed))
-    return met
+        source = f"{prefix}/{_tidy(name)}"
+        place = info.header_offset, info.compress_size, Packed(info.compress_type, info.file_size, info.CRC)
+        listed.append(File(source, None, archive, info.filename, problem, *place))
+    return listed
 
 
-def _tar_members(archive: Path, shown: str) -> list[File]:
-    archive = _uncompressed(archive)
-    met = []
+def _tar_members(archive: Path, prefix: str) -> list[File]:
+    with archive.open("rb") as file:
+        opener = _COMPRESSED.get(file.read(2))
+    if opener:
+        archive = _inflated(archive, opener, _stamp(archive))
+    listed = []
     with tarfile.open(archive, "r:") as opened:
         for info in opened:
-            if info.isdir() or _passed_over(info.name):
+            if info.isdir() or _is_litter(info.name):
                 continue
             problem = _unsafe(info.name) or _nested(info.name)
             if info.issym() or info.islnk():
                 problem = "not a file: a link"
-            elif info.isdev() or not info.isfile() or info.issparse():
-                problem = "not a file: sparse" if info.issparse() else "not a file: a device"
+            elif info.issparse():
+                problem = "not a file: sparse"
+            elif not info.isfile():
+                problem = "not a file: a device"
             elif info.size > MAX_BYTES:
                 problem = _too_large(info.size)
-            source = f"{shown}/{_tidy(info.name)}"
-            met.append(File(source, None, archive, info.name, problem, info.offset_data, info.size))
-        # tarfile takes a damaged header, and the end of a file cut short, for the end of the archive.
+            source = f"{prefix}/{_tidy(info.name)}"
+            listed.append(File(source, None, archive, info.name, problem, info.offset_data, info.size))
+        # To tarfile, a damaged header or a file cut short looks like the archive's end, which is a block of zeros.
         with archive.open("rb") as file:
             file.seek(opened.offset)
             end = file.read(tarfile.BLOCKSIZE)
         if len(end) < tarfile.BLOCKSIZE or any(end):
             raise tarfile.ReadError("it is damaged or ends too early")
-    return met
-
-
-def _uncompressed(archive: Path) -> Path:
-    with archive.open("rb") as file:
-        opener = _COMPRESSED.get(file.read(2))
-    return _inflated(str(archive), opener, _stamp(archive)) if opener else archive
+    return listed
 
 
 @functools.cache
-def _inflated(archive: str, opener: Callable, stamp: tuple) -> Path:
-    """A compressed tar can only be read from its beginning, so it is inflated once for all of this process's life."""
+def _inflated(archive: Path, opener: Callable, stamp: tuple) -> Path:
+    """A compressed tar, inflated, since it can only be read from its beginning; once in each process."""
     descriptor, name = tempfile.mkstemp(suffix=".tar", dir=_scratch().name)
     try:
         with os.fdopen(descriptor, "wb") as inflated, opener(archive, "rb") as compressed:
@@ -223,22 +225,22 @@ def _inflated(archive: str, opener: Callable, stamp: tuple) -> Path:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        raise UserError(
-            f"no room in {_scratch().name} to inflate {archive}: set TMPDIR to a folder with room"
-        ) from None
+        advice = "set TMPDIR to a folder with room"
+        raise UserError(f"no room in {_scratch().name} to inflate {archive}: {advice}") from None
     return Path(name)
 
 
 @functools.cache
 def _scratch() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="catdog-")  # goes when the process ends
+    return tempfile.TemporaryDirectory(prefix="catdog-")  # removed when the process ends
 
 
-def _passed_over(name: str) -> bool:
+def _is_litter(name: str) -> bool:
     return any(hidden(part) and part not in (".", "..") for part in name.split("/"))
 
 
 def hidden(name: str) -> bool:
+    """Whether a file or folder is passed over: hidden, or left about by an operating system."""
     return name.startswith(".") or name.lower() in _LITTER
 
 
@@ -248,6 +250,7 @@ def _unsafe(name: str) -> str:
 
 
 def foreign(name: str) -> str:
+    """The problem of an archive of a kind that can't be read; empty for other files."""
     return "archive of an unknown kind: make it a zip or a tar" if _OTHER_ARCHIVE.search(name) else ""
 
 
@@ -264,9 +267,10 @@ def _tidy(name: str) -> str:
 
 
 def printable(name: str) -> str:
-    # File names are bytes; those that are not UTF-8 come as lone surrogates, which no text file takes.
+    """A file name as text. Python has lone surrogates for bytes that are not UTF-8; these become backslash escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def one_line(error: BaseException) -> str:
+    """An error's message without line breaks, or else its type."""
     return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,4 +1,4 @@
-"""What prepare kept and what it refused, to be seen: sheets of thumbnails, drawn from the spool before that goes."""
+"""Sheets of thumbnails that show what prepare kept and what it refused."""
 
 from collections import defaultdict
 from itertools import pairwise
@@ -10,68 +10,68 @@ from catdog.base import paths
 from catdog.photographs import photos
 from catdog.photographs.shards import Shard
 from catdog.pictures import sheets
+from catdog.pictures.sheets import Block
 from catdog.preparation.inspection import Finding
 
-_SAMPLED = 24  # photographs on the sheet of a class
-_MOST = 30  # pictures on any other sheet, or one for each category where there are more of them
+_OF_A_CLASS = 24  # photographs on its sheet
+_MOST = 30  # pictures on any other sheet, or one of each category if there are more categories
 _OF_A_CATEGORY = 6
 _OF_A_GROUP = 3
-_CELL = 120  # pixels: thumbnails, in files of a few hundred kB, since they are kept in git
+_CELL = 120  # pixels: thumbnails, since the files are kept in git
+
+Sheet = tuple[str, list[Block]]  # its title, and what is on it
 
 
 def draw(findings: list[Finding], spool: Path, *, classes: list[str], seed: int, note: str = "") -> None:
     """Draw all sheets of a run of prepare.
 
     Args:
-        findings: every file met, with reason, group and split.
-        spool: the shard of their pixels, as `inspection.spool` wrote it.
+        findings: of every file, with reason, group and split.
+        spool: as `inspection.spool` wrote it.
         note: stands under every title, in red.
     """
     pixels = Shard(spool)
     for label, path in enumerate(paths.PHOTOGRAPHS):
-        photographs(findings, pixels, path, label=label, name=classes[label], seed=seed, note=note)
-    refused(findings, pixels, paths.REFUSED, note=note)
-    near_duplicates(findings, pixels, paths.NEAR_DUPLICATES, classes=classes, seed=seed, note=note)
+        _write(path, photographs(findings, pixels, label=label, name=classes[label], seed=seed), note)
+    _write(paths.REFUSED, refused(findings, pixels), note)
+    _write(paths.NEAR_DUPLICATES, near_duplicates(findings, pixels, classes=classes, seed=seed), note)
 
 
-def photographs(
-    findings: list[Finding], pixels: Shard, path: Path, *, label: int, name: str, seed: int, note: str = ""
-) -> None:
-    """A sheet of training photographs of a class, sampled evenly over their sources."""
-    there = sorted((f for f in findings if f.split == "train" and f.label == label), key=lambda f: f.source)
-    shown = _sample(there, _SAMPLED, seed=seed)
+def _write(path: Path, sheet: Sheet, note: str) -> None:
+    title, blocks = sheet
+    sheets.block_sheet(blocks, path, title=title, note=note, cell=_CELL, palette=True)
+
+
+def photographs(findings: list[Finding], pixels: Shard, *, label: int, name: str, seed: int) -> Sheet:
+    """Training photographs of a class, sampled evenly over their sources."""
+    of_class = sorted((f for f in findings if f.split == "train" and f.label == label), key=lambda f: f.source)
+    shown = _sample(of_class, _OF_A_CLASS, seed=seed)
+    title = f"{name}: {len(shown):,} of {len(of_class):,} training photographs"
     captions = [f"{sheets.tail(f.source)}\n{_size(f)}" for f in shown]
-    block = sheets.Block([photos.decode(pixels.jpeg(f.spooled)) for f in shown], captions)
-    title = f"{name}: {len(shown):,} of {len(there):,} training photographs"
-    sheets.block_sheet([block] if shown else [], path, title=title, note=note, cell=_CELL, palette=True)
+    return title, [Block([_picture(f, pixels) for f in shown], captions)] if shown else []
 
 
-def refused(findings: list[Finding], pixels: Shard, path: Path, *, note: str = "") -> None:
-    """A sheet of files refused, by category of reason, every category on it. Where a file has no pixels, its reason
-    stands in their place."""
+def refused(findings: list[Finding], pixels: Shard) -> Sheet:
+    """Files refused, a block for each category of reason. A file without pixels has its reason in their place."""
     by_category = defaultdict(list)
     for finding in findings:
         if finding.reason:
             by_category[finding.reason.split(":")[0]].append(finding)
-    each = _each([len(there) for there in by_category.values()])
+    most = _most_of_each([len(files) for files in by_category.values()])
     blocks = []
-    for category, there in sorted(by_category.items()):
-        # By id, which is as good as at random, and has the copies of one photograph side by side.
-        shown = sorted(there, key=lambda f: (f.id, f.source))[:each]
-        pictures = [photos.decode(pixels.jpeg(f.spooled)) if f.spooled >= 0 else _tails(f.reason) for f in shown]
-        details = [_tails(f.reason.partition(": ")[2]) if f.spooled >= 0 else "" for f in shown]
-        captions = [f"{sheets.tail(f.source)}\n{detail}" for f, detail in zip(shown, details, strict=True)]
-        blocks.append(sheets.Block(pictures, captions, f"{category}\n{_of(len(shown), len(there), 'files')}"))
-    total = sum(map(len, by_category.values()))
-    title = f"Refused: {total:,} of {len(findings):,} files"
-    sheets.block_sheet(blocks, path, title=title, note=note, cell=_CELL, palette=True)
+    for category, files in sorted(by_category.items()):
+        # By id, which is as good as at random, and puts the copies of one photograph side by side.
+        shown = sorted(files, key=lambda f: (f.id, f.source))[:most]
+        details = [f.reason.partition(": ")[2] if f.spooled >= 0 else "" for f in shown]
+        captions = [f"{sheets.tail(f.source)}\n{_tails(detail)}" for f, detail in zip(shown, details, strict=True)]
+        heading = f"{category}\n{_count(len(shown), len(files), 'files')}"
+        blocks.append(Block([_picture(f, pixels) for f in shown], captions, heading))
+    return f"Refused: {sum(map(len, by_category.values())):,} of {len(findings):,} files", blocks
 
 
-def near_duplicates(
-    findings: list[Finding], pixels: Shard, path: Path, *, classes: list[str], seed: int, note: str = ""
-) -> None:
-    """A sheet of groups of photographs that look alike: those filed under both classes, then a sample of the others."""
-    groups = near_groups(findings)
+def near_duplicates(findings: list[Finding], pixels: Shard, *, classes: list[str], seed: int) -> Sheet:
+    """Groups of photographs that look alike: first those filed under both classes, then a sample of the others."""
+    groups = _near_groups(findings)
     blocks = []
     for group in _that_fit(groups, seed=seed):
         shown = group[:_OF_A_GROUP]
@@ -80,15 +80,13 @@ def near_duplicates(
             f"{sheets.tail(f.source)}\n{name}, {f.split or 'set aside'}\n{_size(f)}"
             for f, name in zip(shown, names, strict=True)
         ]
-        heading = f"{' and '.join(dict.fromkeys(names))}\n{_of(len(shown), len(group), 'photographs')}"
-        blocks.append(sheets.Block([photos.decode(pixels.jpeg(f.spooled)) for f in shown], captions, heading))
-    title = f"Near duplicates: {_of(len(blocks), len(groups), 'groups')}"
-    sheets.block_sheet(blocks, path, title=title, note=note, cell=_CELL, palette=True)
+        heading = f"{' and '.join(dict.fromkeys(names))}\n{_count(len(shown), len(group), 'photographs')}"
+        blocks.append(Block([_picture(f, pixels) for f in shown], captions, heading))
+    return f"Near duplicates: {_count(len(blocks), len(groups), 'groups')}", blocks
 
 
-def near_groups(findings: list[Finding]) -> list[list[Finding]]:
-    """Findings of one group, where it has two and more: groups filed under both classes first, and in these one
-    photograph of each class before all others."""
+def _near_groups(findings: list[Finding]) -> list[list[Finding]]:
+    """Groups of two and more: first those filed under both classes, which begin with one photograph of each."""
     by_group = defaultdict(list)
     for finding in findings:
         if finding.group and finding.spooled >= 0:
@@ -99,18 +97,22 @@ def near_groups(findings: list[Finding]) -> list[list[Finding]]:
             first = {f.label: f for f in reversed(group)}
             leading = [first[label] for label in sorted(first, key=str)]
             groups.append(leading + [f for f in group if f not in leading])
-    return sorted(groups, key=lambda group: group[0].label == group[1].label)
+    return sorted(groups, key=_is_of_one_class)
 
 
 def _that_fit(groups: list[list[Finding]], *, seed: int) -> list[list[Finding]]:
-    """As many groups as go on a sheet: those of both classes, then others at random; in the order of `groups`."""
-    chance = np.random.default_rng(seed).permutation(len(groups))
+    """As many groups as fit on a sheet, in their order: those of both classes, then others at random."""
+    shuffled = np.random.default_rng(seed).permutation(len(groups))
     fitting, room = [], _MOST
-    for index in sorted(chance, key=lambda i: groups[i][0].label == groups[i][1].label):
+    for index in sorted(shuffled, key=lambda i: _is_of_one_class(groups[i])):
         room -= min(len(groups[index]), _OF_A_GROUP)
         if room >= 0:
             fitting.append(int(index))
     return [groups[index] for index in sorted(fitting)]
+
+
+def _is_of_one_class(group: list[Finding]) -> bool:
+    return group[0].label == group[1].label
 
 
 def _sample(items: list, count: int, *, seed: int) -> list:
@@ -118,21 +120,25 @@ def _sample(items: list, count: int, *, seed: int) -> list:
     if len(items) <= count:
         return items
     ends = np.arange(count + 1) * len(items) // count
-    random = np.random.default_rng(seed)
-    return [items[random.integers(first, end)] for first, end in pairwise(ends)]
+    rng = np.random.default_rng(seed)
+    return [items[rng.integers(start, end)] for start, end in pairwise(ends)]
 
 
-def _each(sizes: list[int]) -> int:
-    """How many of each category are shown, at least one."""
+def _most_of_each(sizes: list[int]) -> int:
+    """How many of each category fit on the sheet, at least one."""
     return max(n for n in range(1, _OF_A_CATEGORY + 1) if n == 1 or sum(min(size, n) for size in sizes) <= _MOST)
+
+
+def _picture(finding: Finding, pixels: Shard) -> np.ndarray | str:
+    return photos.decode(pixels.jpeg(finding.spooled)) if finding.spooled >= 0 else _tails(finding.reason)
 
 
 def _tails(text: str) -> str:
     return " ".join(map(sheets.tail, text.split()))
 
 
-def _of(shown: int, there: int, what: str) -> str:
-    return f"{there:,} {what if there != 1 else what[:-1]}" + (f", {shown:,} shown" if shown < there else "")
+def _count(shown: int, total: int, what: str) -> str:
+    return f"{total:,} {what if total != 1 else what[:-1]}" + (f", {shown:,} shown" if shown < total else "")
 
 
 def _size(finding: Finding) -> str:

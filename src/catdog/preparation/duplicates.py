@@ -1,4 +1,4 @@
-"""The same photograph more than once, as the same bytes or as a copy that was scaled, compressed, cropped, mirrored."""
+"""Duplicates: the same bytes twice, and near copies, which were scaled, compressed, cropped or mirrored."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -10,32 +10,31 @@ from catdog.preparation import fingerprints, inspection, neighbours
 from catdog.preparation.inspection import Finding
 
 
-def settle(findings: list[Finding], *, spool: Path, classes: list[str], likeness: float) -> None:
-    """Give every photograph kept its group, the smallest id in it, and every photograph refused its reason.
+def resolve(findings: list[Finding], *, spool: Path, classes: list[str], likeness: float) -> None:
+    """Set the group of every photograph kept, which is the smallest id in it, and the reason of every one refused.
 
-    Of identical files the first by source counts. Near copies are all kept, in one group; a photograph's group depends
-    on its near copies (and theirs) alone, never on other photographs, their order, or the number of workers. A
-    photograph filed under both classes is right at most once and nobody knows where, so all its copies are refused;
-    they keep their group, by which a person finds them.
+    Of files with the same bytes, the first by source is kept. Near copies are all kept, in one group. A group depends
+    on its own photographs alone, not on others, their order, or the number of workers. Of a photograph filed under both
+    classes nobody knows which is right: all its copies are refused, and keep their group, by which to find them.
 
     Args:
-        spool: their pixels and fingerprints, as `inspection.spool` wrote them.
-        likeness: from which two photographs are near copies, as `fingerprints.likeness` has it; 1: none are.
+        spool: as `inspection.spool` wrote it.
+        likeness: from which `fingerprints.likeness` on two photographs are near copies; 1: none are.
     """
     copies = defaultdict(list)
     for finding in sorted(findings, key=lambda f: f.source):
         if not finding.reason:
             copies[finding.id].append(finding)
-    # By id, so that a pair is always looked at the same way round.
+    # By id, so that the two of a pair are always compared in the same order.
     photographs = [copies[id][0] for id in sorted(copies)]
     for same in copies.values():
-        _settle_copies(same)
-    searched = photographs and likeness < 1
-    for family in _families(photographs, spool, likeness) if searched else [[p] for p in photographs]:
-        _settle_family([f for photograph in family for f in copies[photograph.id]], classes)
+        _resolve_same_bytes(same)
+    families = _families(photographs, spool, likeness) if photographs and likeness < 1 else [[p] for p in photographs]
+    for family in families:
+        _resolve_near_copies([copy for photograph in family for copy in copies[photograph.id]], classes)
 
 
-def _settle_copies(same: list[Finding]) -> None:
+def _resolve_same_bytes(same: list[Finding]) -> None:
     if len({finding.label for finding in same}) > 1:
         for finding in same:
             others = ", ".join(other.source for other in same if other is not finding)
@@ -45,7 +44,7 @@ def _settle_copies(same: list[Finding]) -> None:
             finding.reason = f"duplicate: same bytes as {same[0].source}"
 
 
-def _settle_family(family: list[Finding], classes: list[str]) -> None:
+def _resolve_near_copies(family: list[Finding], classes: list[str]) -> None:
     group = min(finding.id for finding in family)
     conflict = len({finding.label for finding in family}) > 1
     for finding in family:
@@ -55,17 +54,19 @@ def _settle_family(family: list[Finding], classes: list[str]) -> None:
         finding.group = "" if finding.reason.startswith("duplicate") else group
 
 
-def _families(photographs: list[Finding], spool: Path, least: float) -> list[list[Finding]]:
+def _families(photographs: list[Finding], spool: Path, likeness: float) -> list[list[Finding]]:
     """Each photograph with its near copies, theirs, and so on."""
-    spooled = inspection.spooled_fingerprints(spool)
     rows = [photograph.spooled for photograph in photographs]
+    spooled = inspection.spooled_fingerprints(spool)
+    thumbnails = spooled["thumbnail"]
 
-    def alike(row: int, other: int, mirrored: bool) -> bool:
-        first, second = (spooled["thumbnail"][rows[each]] for each in (row, other))
-        return fingerprints.likeness(first, np.ascontiguousarray(second[:, ::-1]) if mirrored else second) >= least
+    def alike(first: int, second: int, mirrored: bool) -> bool:
+        other = thumbnails[rows[second]]
+        other = np.ascontiguousarray(other[:, ::-1]) if mirrored else other
+        return fingerprints.likeness(thumbnails[rows[first]], other) >= likeness
 
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # on pictures this small, threads cost more than they bring
+    cv2.setNumThreads(1)  # on pictures this small, threads cost more than they save
     try:
         families = neighbours.families(spooled["hashes"][rows], alike)
     finally:

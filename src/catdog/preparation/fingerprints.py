@@ -1,22 +1,22 @@
-"""Whether two files hold one photograph, whatever was done to it: hashes to find them by, then a close look."""
+"""Whether two pictures are copies of one photograph, scaled, cropped or mirrored: hashes first, then a close look."""
 
 import cv2
 import imagehash
 import numpy as np
 from PIL import Image
 
-SIDE = 64  # pixels: all that is compared of a picture
+SIDE = 64  # pixels of a thumbnail: all of a picture that is compared
 _MARGIN = 2  # pixels of SIDE, 3 %: a copy cropped by 2 to 5 % a side is closer to the picture without its margin
 _STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 5, 1e-3)
-_DETAIL = 3.0  # pixels: larger things (light, a silhouette, a dark corner) are much the same in many photographs
-_FAINT = 10.0  # of 255: detail weaker than this does not count in full, since it may be compression's alone
-_FURTHEST = 0.15  # of the side: what a crop of a few percent moves a corner by, with room; 5 % a side move it by 0.07
+_DETAIL = 3.0  # pixels: larger things (light, a silhouette, a dark corner) are similar in many photographs
+_FAINT = 10.0  # of 255: weaker detail counts less, since it may come from compression alone
+_FURTHEST = 0.15  # of the side: how far a corner may move; a crop of 5 % a side moves it by 0.07
 
 RECORD = np.dtype([("hashes", np.uint64, 4), ("thumbnail", np.uint8, (SIDE, SIDE))])
 
 
 def of(image: np.ndarray) -> np.ndarray:
-    """uint8 (height, width, 3) RGB -> `RECORD` (): all that near copies are found by."""
+    """uint8 (height, width, 3) RGB -> `RECORD` (): what near copies are found by."""
     record = np.empty((), RECORD)
     record["thumbnail"] = thumbnail(image)
     record["hashes"] = hashes(record["thumbnail"])
@@ -30,7 +30,7 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def hashes(thumb: np.ndarray) -> tuple[int, int, int, int]:
-    """A picture's perceptual hashes, 64 bits each: whole, without its margin, and the same two of its mirror image."""
+    """Perceptual hashes of 64 bits: of the whole thumbnail, of it without its margin, and of the mirror images."""
     inner = thumb[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     return _hash(thumb), _hash(inner), _hash(thumb[:, ::-1]), _hash(inner[:, ::-1])
 
@@ -41,29 +41,30 @@ def _hash(view: np.ndarray) -> int:
 
 
 def likeness(first: np.ndarray, second: np.ndarray) -> float:
-    """0 (nothing in common) to 1 (the same): how well the detail of two thumbnails agrees, one laid over the other.
+    """How well the detail of two thumbnails agrees: 0 (nothing in common) to 1 (the same).
 
-    Laying them over makes up for cropping; a correlation does not mind brightness and contrast.
+    One is first aligned to the other, which undoes cropping. Their agreement is a correlation, which brightness and
+    contrast don't change.
     """
     if np.array_equal(first, second):
         return 1.0
     start = np.eye(2, 3, dtype=np.float32)
     try:
         _, warp = cv2.findTransformECC(first, second, start, cv2.MOTION_AFFINE, _STEPS)
-    except cv2.error:  # there is no way to lay one over the other
+    except cv2.error:  # they can't be aligned
         return 0.0
     corners = np.array([[[0, 0], [SIDE, 0], [0, SIDE], [SIDE, SIDE]]], np.float32)
     if not np.abs(cv2.transform(corners, warp) - corners).max() <= _FURTHEST * SIDE:
         return 0.0
-    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    laid = cv2.warpAffine(second, warp, second.shape, flags=how, borderMode=cv2.BORDER_REPLICATE)
-    covered = cv2.warpAffine(np.full_like(second, 255), warp, second.shape, flags=how) // 255
-    agreement = cv2.computeECC(_detail(first), _detail(laid), covered)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    aligned = cv2.warpAffine(second, warp, second.shape, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    covered = cv2.warpAffine(np.full_like(second, 255), warp, second.shape, flags=flags) // 255
+    agreement = cv2.computeECC(_detail(first), _detail(aligned), covered)
     return min(max(agreement, 0.0), 1.0) if np.isfinite(agreement) else 0.0
 
 
 def _detail(thumb: np.ndarray) -> np.ndarray:
-    """What stands out from its surroundings, equally strong everywhere: a frame must not outweigh what it holds."""
+    """What stands out from its surroundings, equally strong everywhere: a frame must not outweigh its content."""
     values = thumb.astype(np.float32)
     detail = values - cv2.GaussianBlur(values, (0, 0), _DETAIL)
     return detail / np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), _DETAIL) + _FAINT**2)

@@ -1,8 +1,8 @@
-"""Every file met becomes a finding, on all cores: a photograph in its standard form, or the reason why not."""
+"""Every file becomes a finding, on all cores: a photograph in its standard form, or the reason why it is refused."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -22,11 +22,15 @@ class Settings:
 
 @dataclass(slots=True)
 class Finding:
-    """One file met, and what prepare comes to say about it.
+    """A file, and what prepare finds out about it.
 
-    `reason` is empty where the photograph is kept. `jpeg` is the standard form, and `fingerprint` what near copies are
-    found by, on their way from a worker to the spool; `spooled` is their row there. `group` and `split` are settled
-    when every file is known.
+    Attributes:
+        id: sha256 of its bytes, in hex; empty if they can't be read.
+        width, height, format: as in the file, upright.
+        jpeg, fingerprint: the standard form, and `fingerprints.RECORD` as bytes; only until they are spooled.
+        reason: why it is refused; empty if it is kept.
+        spooled: its row in the spool, or -1.
+        group, split: set once all files are known.
     """
 
     source: str
@@ -44,35 +48,35 @@ class Finding:
 
 
 def spool(findings: Iterable[Finding], path: Path) -> list[Finding]:
-    """Put the pixels of `findings` aside into a shard at `path`, and their fingerprints beside it.
+    """Move the pixels of `findings` to a shard at `path`, and their fingerprints to a file beside it.
 
-    Returns the findings without them, in order.
+    So memory holds few of them at a time. Returns the findings without them, in order.
     """
-    settled: list[Finding] = []
+    spooled: list[Finding] = []
 
     def rows(beside: IO[bytes]) -> Iterator[shards.Row]:
-        count = 0
+        row = 0
         for finding in findings:
-            settled.append(finding)
+            spooled.append(finding)
             if finding.jpeg is not None and finding.fingerprint is not None and finding.label is not None:
                 yield shards.Row(finding.id, finding.source, finding.label, finding.jpeg, finding.id)
                 beside.write(finding.fingerprint)
-                finding.jpeg, finding.fingerprint, finding.spooled = None, None, count
-                count += 1
+                finding.jpeg, finding.fingerprint, finding.spooled = None, None, row
+                row += 1
 
     with _beside(path).open("wb") as beside:
         shards.write(path, rows(beside))
-    return settled
+    return spooled
 
 
 def spooled_fingerprints(path: Path) -> np.ndarray:
-    """`fingerprints.RECORD` (photographs,): those of the spool at `path`, row by row, memory-mapped."""
+    """`fingerprints.RECORD` (photographs,), memory-mapped: a fingerprint for each row of the spool at `path`."""
     file = _beside(path)
     return np.memmap(file, fingerprints.RECORD, "r") if file.stat().st_size else np.empty(0, fingerprints.RECORD)
 
 
 def remove(path: Path) -> None:
-    """Remove the spool at `path`, whatever of it is there."""
+    """Remove the spool at `path`, if there is one."""
     for file in (path, _beside(path)):
         file.unlink(missing_ok=True)
 
@@ -82,10 +86,10 @@ def _beside(path: Path) -> Path:
 
 
 def unspool(findings: list[Finding], path: Path, split: str) -> Iterator[shards.Row]:
-    """The rows of one split, by id, so that any stretch of a shard is a fair sample of both classes."""
-    spooled = shards.Shard(path)
+    """The rows of one split, by id, so that any part of a shard is a fair sample of both classes."""
+    pixels = shards.Shard(path)
     for f in sorted((f for f in findings if f.split == split), key=lambda f: f.id):
-        yield shards.Row(f.id, f.source, int(f.label or 0), spooled.jpeg(f.spooled), f.group)
+        yield shards.Row(f.id, f.source, int(f.label or 0), pixels.jpeg(f.spooled), f.group)
 
 
 def inspect(files: Iterable[archives.File], settings: Settings, *, workers: int | None = None) -> Iterator[Finding]:
@@ -94,22 +98,14 @@ def inspect(files: Iterable[archives.File], settings: Settings, *, workers: int 
 
 
 def inspect_file(file: archives.File, settings: Settings) -> Finding:
-    """What `file` is, whatever its bytes are."""
-    finding = Finding(source=file.source, label=file.label)
-    if file.problem:
-        finding.reason = file.problem
-        return finding
+    """What `file` is; its bytes may be anything."""
+    finding = Finding(file.source, file.label)
     try:
         data = archives.read(file)
         finding.id = hashlib.sha256(data).hexdigest()
         if file.label is None:
             raise photos.Unreadable("unknown class")
-        photo = photos.standardise(
-            data,
-            image_size=settings.image_size,
-            min_side=settings.min_side,
-            max_megapixels=settings.max_megapixels,
-        )
+        photo = photos.standardise(data, **asdict(settings))
     except (photos.Unreadable, archives.BadMember) as error:
         finding.reason = str(error)
         return finding
@@ -119,4 +115,4 @@ def inspect_file(file: archives.File, settings: Settings) -> Finding:
 
 
 def _crashed(file: archives.File) -> Finding:
-    return Finding(source=file.source, label=file.label, reason="damaged: crashes the decoder")
+    return Finding(file.source, file.label, reason="damaged: crashes the decoder")

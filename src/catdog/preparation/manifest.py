@@ -1,4 +1,4 @@
-"""The account of every file met: what prepare says about it, and the counts that follow."""
+"""The manifest: a row for every file in data/raw, whether kept or refused, and the counts that follow from it."""
 
 from collections import Counter
 from functools import partial
@@ -15,41 +15,34 @@ COLUMNS = ["id", "source", "label", "width", "height", "format", "split", "group
 
 
 def table(findings: list[Finding], *, classes: list[str]) -> pd.DataFrame:
-    """One row for every file met, by source."""
-    rows = [
-        {
-            "id": f.id,
-            "source": f.source,
-            "label": "" if f.label is None else classes[f.label],
-            "width": f.width,
-            "height": f.height,
-            "format": f.format,
-            "split": f.split,
-            "group": f.group,
-            "reason": f.reason,
-        }
-        for f in findings
-    ]
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"width": "Int64", "height": "Int64"})
+    """The manifest: COLUMNS, and a row for each finding; missing sizes are NA, other missing values empty."""
+    rows = [[getattr(finding, column) for column in COLUMNS] for finding in findings]
+    frame = pd.DataFrame(rows, columns=COLUMNS).astype({"width": "Int64", "height": "Int64"})
+    return frame.assign(label=["" if finding.label is None else classes[finding.label] for finding in findings])
 
 
 def counts(manifest: pd.DataFrame, *, classes: list[str], seed: int, val_fraction: float, test_fraction: float) -> dict:
-    """How many files were met, kept by split and class, refused for each reason, and how they group.
+    """How many files there are, kept in each split of each class, refused for each reason, and near duplicates.
+
+    Args:
+        manifest: as `table` returns it.
 
     Raises:
-        UserError: a split is left without photographs of a class, so nothing could be learnt or measured on it.
+        UserError: a split has no photographs of a class, so there is nothing to learn from or to measure on.
     """
     kept = manifest[manifest["reason"] == ""]
     by_split = Counter(zip(kept["split"], kept["label"], strict=True))
     categories = manifest.loc[manifest["reason"] != "", "reason"].str.split(":").str[0]
     for split, label in product(SPLITS, classes):
         if by_split[split, label] == 0:
-            found = ", ".join(f"{(kept['label'] == c).sum()} of {c}" for c in classes)
-            raise UserError(f"no usable photographs of {label} for {split} (usable: {found}): add more to {paths.RAW}/")
+            usable = ", ".join(f"{(kept['label'] == name).sum()} of {name}" for name in classes)
+            raise UserError(
+                f"no usable photographs of {label} for {split} (usable: {usable}): add more to {paths.RAW}/"
+            )
     return {
         "files": len(manifest),
         "kept": len(kept),
-        "counts": {split: {c: by_split[split, c] for c in classes} for split in SPLITS},
+        "counts": {split: {name: by_split[split, name] for name in classes} for split in SPLITS},
         "reasons": dict(sorted(Counter(categories).items())),
         "groups": _groups(kept, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
         | {"set_aside": manifest.loc[(manifest["reason"] != "") & (manifest["group"] != ""), "group"].nunique()},
@@ -65,6 +58,6 @@ def _groups(kept: pd.DataFrame, *, seed: int, val_fraction: float, test_fraction
         "near_duplicates": len(near),
         "photographs_in_them": int(near.sum()),
         "largest": int(sizes.max()),
-        # What grouping is for: these would have been learnt from in one split and measured on in another.
+        # What grouping is for: without it, these would be in training and in a split that measures it.
         "straddling_if_split_alone": int((alone.groupby(kept["group"]).nunique() > 1).sum()),
     }

@@ -1,4 +1,4 @@
-"""How large the photographs met are, and of what shape: figures, and a picture of them."""
+"""How large the photographs are as files, and of what shape: measurements, and a plot of them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,39 +12,40 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-# Okabe and Ito, none of them a model's.
-COLOURS = ("#009E73", "#CC79A7")
+# Of the classes: Okabe and Ito, none of them a model's.
+_COLOURS = ("#009E73", "#CC79A7")
 _BINS, _FEWEST_BINS = 48, 17
-_WIDE = 6  # from this ratio of largest to smallest on, axes are logarithmic
-# Wider and taller ones count in the last bins.
+_WIDE = 6  # above this ratio of largest to smallest, axes are logarithmic
+# Wider and taller photographs count in the last bins.
 _SHAPES = {1 / 3: "≤ 1:3", 1 / 2: "1:2", 3 / 4: "3:4", 1: "1:1", 4 / 3: "4:3", 2: "2:1", 3: "≥ 3:1"}
 _SIDES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 
 
-def figures(manifest: "pd.DataFrame", *, classes: list[str]) -> dict:
-    """By class: how many `photographs` could be measured, and `width`, `height` (pixels, as in the files, upright) and
-    `aspect` (width by height) as [least, median, greatest].
+def measurements(manifest: "pd.DataFrame", *, classes: list[str]) -> dict:
+    """By class: how many `photographs` have a known size, and [least, median, greatest] of their `width` and `height`
+    (pixels, as in the files, upright) and `aspect` (width / height).
 
     Args:
-        manifest: as `manifest.table` returns it; files that are not photographs have no width and count for nothing.
+        manifest: as `manifest.table` returns it. Files that are not photographs have no width, and are left out.
     """
-    found = {}
-    for name, widths, heights in _measured(manifest, classes):
-        found[name] = {
+    return {
+        name: {
             "photographs": len(widths),
             "width": _spread(widths),
             "height": _spread(heights),
             "aspect": _spread(np.round(widths / heights, 3)),
         }
-    return found
+        for name, widths, heights in _measured(manifest, classes)
+    }
 
 
 def draw(manifest: "pd.DataFrame", path: Path, *, classes: list[str], image_size: int, note: str = "") -> None:
-    """Width by height as a density for each class, and the aspects of both; a dotted line where the short side is
-    `image_size`, above which photographs are shrunk.
+    """Plot width by height as a density for each class, and the aspects of both.
 
     Args:
         manifest: as `manifest.table` returns it.
+        image_size: of the short side, a dotted line; larger photographs are shrunk.
+        note: stands under the plot, in red.
     """
     measured = _measured(manifest, classes)
     figure, panels = style.panels(len(classes) + 1, size=(12, 4.2), note=note)
@@ -54,7 +55,7 @@ def draw(manifest: "pd.DataFrame", path: Path, *, classes: list[str], image_size
     for axes, count, (name, widths, heights) in zip(panels, counts, measured, strict=False):
         mesh = _density(axes, edges, count, most)
         _mark_image_size(axes, image_size, edges)
-        style.title(axes, f"{name}: {_said(widths, heights)}")
+        style.title(axes, f"{name}: {_summary(widths, heights)}")
     bar = figure.colorbar(mesh, ax=panels[len(classes) - 1], pad=0.02, fraction=0.05, format="{x:,.0f}")
     bar.ax.tick_params(labelsize=8, labelcolor=INK, length=0, which="both")
     bar.ax.minorticks_off()
@@ -71,12 +72,11 @@ def _measured(manifest: "pd.DataFrame", classes: list[str]) -> list[tuple[str, n
 
 
 def _spread(values: np.ndarray) -> list[float]:
-    if not len(values):
-        return []
-    return [round(float(value), 3) for value in (values.min(), np.median(values), values.max())]
+    extent = (values.min(), np.median(values), values.max()) if len(values) else ()
+    return [round(float(value), 3) for value in extent]
 
 
-def _said(widths: np.ndarray, heights: np.ndarray) -> str:
+def _summary(widths: np.ndarray, heights: np.ndarray) -> str:
     if not len(widths):
         return "none"
     sizes, times = np.unique(np.stack([widths, heights]), axis=1, return_counts=True)
@@ -89,11 +89,11 @@ def _said(widths: np.ndarray, heights: np.ndarray) -> str:
 
 
 def _edges(sides: np.ndarray) -> np.ndarray:
-    """Edges of bins, in pixels, for both directions: even, or in even ratios where sizes differ widely."""
+    """Edges of bins, in pixels, for both directions: evenly spaced, or in even ratios if sizes differ widely."""
     least, greatest = (float(sides.min()), float(sides.max())) if len(sides) else (1.0, 2.0)
     if greatest > _WIDE * least:
         return np.geomspace(least * 0.9, greatest * 1.1, _BINS + 1)
-    # Whole pixels to a bin, or some bins would hold more sizes than others and look fuller.
+    # Bins of whole pixels: else some would hold more sizes than others and look fuller.
     span = greatest - least + 1
     step = int(np.ceil(span / _BINS))
     count = max(_FEWEST_BINS, int(np.ceil(span / step)) + 2)
@@ -104,10 +104,10 @@ def _edges(sides: np.ndarray) -> np.ndarray:
 def _density(axes: "Axes", edges: np.ndarray, count: np.ndarray, most: float) -> Any:
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
-    # The palest shade is still seen on white: one photograph of an odd size is what one looks for here.
+    # The palest shade is still visible on white, so that a single photograph of an odd size can be seen.
     colours = LinearSegmentedColormap.from_list("", ["#c6d7ea", "#3b78b5", "#0b2545"])
-    seen = np.ma.masked_less(count.T, 1)
-    mesh = axes.pcolormesh(edges, edges, seen, cmap=colours, norm=LogNorm(1, most), rasterized=True)
+    shown = np.ma.masked_less(count.T, 1)
+    mesh = axes.pcolormesh(edges, edges, shown, cmap=colours, norm=LogNorm(1, most), rasterized=True)
     if not np.allclose(np.diff(edges), edges[1] - edges[0]):
         axes.set(xscale="log", yscale="log")
         ticks = [side for side in _SIDES if edges[0] <= side <= edges[-1]]
@@ -125,14 +125,14 @@ def _density(axes: "Axes", edges: np.ndarray, count: np.ndarray, most: float) ->
 def _mark_image_size(axes: "Axes", image_size: int, edges: np.ndarray) -> None:
     if edges[0] < image_size < edges[-1]:
         axes.plot([edges[-1], image_size, image_size], [image_size, image_size, edges[-1]], color=INK, lw=1, ls=":")
-        said = f"dotted: short side {image_size},\nlarger ones are shrunk"
-        axes.text(0.97, 0.03, said, transform=axes.transAxes, ha="right", va="bottom", fontsize=8, color=GREY)
+        text = f"dotted: short side {image_size},\nlarger ones are shrunk"
+        axes.text(0.97, 0.03, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=8, color=GREY)
 
 
 def _aspects(axes: "Axes", measured: list[tuple[str, np.ndarray, np.ndarray]]) -> None:
-    # In even ratios and with 1:1 in the middle of a bin, so that portrait and landscape mirror one another.
+    # In even ratios, with 1:1 in the middle of a bin, so that portrait and landscape are mirror images.
     edges = np.geomspace(min(_SHAPES), max(_SHAPES), 36)
-    for (name, widths, heights), colour in zip(measured, COLOURS, strict=True):
+    for (name, widths, heights), colour in zip(measured, _COLOURS, strict=True):
         if len(widths):
             aspects = np.clip(widths / heights, edges[0], edges[-1])
             share = np.histogram(aspects, edges)[0] / len(widths)

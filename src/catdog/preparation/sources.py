@@ -6,56 +6,54 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from catdog.base import files
 from catdog.base.errors import UserError
-from catdog.preparation.archives import ARCHIVE, BadMember, File, foreign, hidden, members, printable, read
+from catdog.preparation.archives import ARCHIVE, File, foreign, hidden, members, printable
 
 README, RECORD = "README.md", "source.json"
 
 
-__all__ = ["BadMember", "File", "describe", "list_files", "match", "read"]
+def list_files(folder: Path, classes: list[str], *, where: str = "") -> list[File]:
+    """Every file under `folder`, by source; of an archive, its members.
 
+    A file's class is that of the nearest folder or archive above it that is named after a class. Case, plural forms,
+    and the difference between spaces, hyphens and underscores don't matter. Hidden files, and what operating systems
+    leave about, are passed over.
 
-def list_files(raw: Path, classes: list[str]) -> list[File]:
-    """Every file under `raw`, by source; the members of archives in place of the archives.
-
-    A file's class is that of the nearest folder (or archive) above it whose name is a class's: without case, plural or
-    not, spaces, hyphens and underscores alike. Hidden files and what operating systems leave about are passed over.
+    Args:
+        where: what errors call the folder; by default its path.
 
     Raises:
-        UserError: no photographs, none of one class, or an archive that cannot be read.
+        UserError: no photographs, none of one class, or an archive that can't be read.
     """
-    return labelled(raw, classes, where=str(raw))
-
-
-def labelled(folder: Path, classes: list[str], *, where: str) -> list[File]:
-    label = _labeller(classes)
-    met = sorted((replace(f, label=label(f.source.rpartition("/")[0])) for f in _met(folder)), key=lambda f: f.source)
+    where = where or str(folder)
+    label = functools.cache(lambda parent: _label(parent, classes))
+    listed = [replace(file, label=label(_folder(file))) for file in _files(folder)]
+    listed.sort(key=lambda file: file.source)
     names = " and ".join(classes)
-    if not met:
+    if not listed:
         raise UserError(
             f"{where} holds no photographs: put a folder for each of {names} there, or an archive of them, "
             "or run: catdog fetch SOURCE"
         )
-    there = {f.label for f in met if not f.problem}
-    missing = [name for index, name in enumerate(classes) if index not in there]
-    if missing:
-        folders = Counter(f.source.rpartition("/")[0] or "no folder" for f in met)
-        found = ", ".join(f"{name} ({count:,} files)" for name, count in folders.most_common(5))
+    labels = {file.label for file in listed if not file.problem}
+    if missing := [name for index, name in enumerate(classes) if index not in labels]:
+        folders = Counter(_folder(file) or "no folder" for file in listed)
+        counts = ", ".join(f"{name} ({count:,} files)" for name, count in folders.most_common(5))
         more = f" and {len(folders) - 5:,} more folders" if len(folders) > 5 else ""
         raise UserError(
             f"{where} holds no photographs of {' or '.join(missing)}: expected folders named {names} (base.classes), "
-            f"found {found}{more}"
+            f"found {counts}{more}"
         )
-    return met
+    return listed
 
 
 def match(name: str, classes: list[str]) -> int | None:
-    """Which of `classes` a folder or archive of this name holds; the very name goes before a plural."""
+    """The index of the class that a folder or archive is named after; an equal name goes before a plural."""
     name, plain = _plain(ARCHIVE.sub("", name)), [_plain(c) for c in classes]
     if name in plain:
         return plain.index(name)
@@ -63,24 +61,22 @@ def match(name: str, classes: list[str]) -> int | None:
 
 
 def describe(raw: Path) -> dict:
-    """What stands in `raw`, hashed anew: `kind`, `address` or `path`, `size` (bytes), `sha256` and `files`.
+    """Where the files in `raw` are from: `kind`, `address` or `path`, `size` (bytes), `sha256` and `files` (a count).
 
-    `kind` is `drawn`, `petimages`, `filtered`, `folder`, `zip` or `tar` while all is as `fetch` left it, else `own`.
-    The sha256 is that of the archive; of loose files, that of the lines `<sha256>  <path>` by path.
+    `kind` is `drawn`, `petimages`, `filtered`, `folder`, `zip` or `tar` as long as everything is as `fetch` left it,
+    which is found out by hashing it; else it is `own`. The sha256 is that of the archive, or for loose files that of
+    the lines `<sha256>  <path>`, by path.
     """
     record = read_record(raw)
-    contents = visible(raw)
-    if record and contents == record["contents"]:
-        size, sha256 = digest(raw / item_of(record))
-        if (size, sha256) == (record["size"], record["sha256"]):
-            return {key: record[key] for key in ("kind", "address", "path", "size", "sha256", "files") if key in record}
-    size, sha256 = _digest_all(raw, contents)
+    if is_unchanged(raw, record):
+        return {key: record[key] for key in ("kind", "address", "path", "size", "sha256", "files") if key in record}
+    size, sha256 = _digest_all(raw, visible(raw))
     path = "/".join(raw.absolute().parts[-2:])
-    return {"kind": "own", "path": path, "size": size, "sha256": sha256, "files": sum(1 for _ in _met(raw))}
+    return {"kind": "own", "path": path, "size": size, "sha256": sha256, "files": sum(1 for _ in _files(raw))}
 
 
 def read_record(raw: Path) -> dict:
-    """What fetch wrote down about what it brought, or nothing."""
+    """What `fetch` recorded of what it brought; empty if it brought nothing."""
     try:
         record = files.read_json(raw / RECORD)
         return record if {"kind", "size", "sha256", "files", "contents"} <= set(record) else {}
@@ -90,12 +86,19 @@ def read_record(raw: Path) -> dict:
         raise UserError(f"{raw / RECORD} is damaged: delete it") from None
 
 
+def is_unchanged(raw: Path, record: dict) -> bool:
+    """Whether `raw` holds just what `record` says, hashed anew."""
+    if not record or record["contents"] != visible(raw):
+        return False
+    return digest(raw / item_of(record)) == (record["size"], record["sha256"])
+
+
 def item_of(record: dict) -> str:
-    """The one file or folder in data/raw that a fetch made."""
+    """The one file or folder that a fetch made in data/raw."""
     return record["contents"][0].split("/")[0] if record.get("contents") else ""
 
 
-def _met(folder: Path) -> Iterator[File]:
+def _files(folder: Path) -> Iterator[File]:
     for name in visible(folder):
         path = folder / name
         if ARCHIVE.search(name):
@@ -105,27 +108,31 @@ def _met(folder: Path) -> Iterator[File]:
 
 
 def visible(folder: Path, *, follow_links: bool = False) -> list[str]:
-    """The paths of the files in `folder`, relative to it, sorted; without hidden ones, litter and fetch's own notes."""
-    found = []
-    for here, folders, names in os.walk(folder, followlinks=follow_links, onerror=_raise):
-        top = Path(here)
+    """The paths of the files in `folder`, relative to it, sorted; no hidden ones, no README or record at its top.
+
+    Raises:
+        UserError: a broken link, something that is not a file, a link to a folder unless `follow_links`.
+    """
+    listed = []
+    for parent, folders, names in os.walk(folder, followlinks=follow_links, onerror=_raise):
+        top = Path(parent)
         prefix = "" if top == folder else top.relative_to(folder).as_posix() + "/"
         folders[:] = [name for name in folders if not hidden(name)]
-        for name in [name for name in folders if (top / name).is_symlink()]:
+        for link in [top / name for name in folders if (top / name).is_symlink()]:
             if not follow_links:
                 raise UserError(
-                    f"{top / name} is a link to a folder, whose changes DVC would not see: remove it, and run "
-                    f"catdog fetch {(top / name).resolve()}"
+                    f"{link} is a link to a folder, whose changes DVC would not see: remove it, and run "
+                    f"catdog fetch {link.resolve()}"
                 )
-            if _leads_back(top / name, folder):
-                folders.remove(name)
+            if _leads_back(link, folder):
+                folders.remove(link.name)
         for name in names:
-            if hidden(name) or (not prefix and name in (README, RECORD)):
+            if hidden(name) or prefix + name in (README, RECORD):
                 continue
             if not (top / name).is_file():
                 raise UserError(f"{top / name} is a broken link or no ordinary file: remove it")
-            found.append(prefix + name)
-    return sorted(found)
+            listed.append(prefix + name)
+    return sorted(listed)
 
 
 def _raise(error: OSError) -> None:
@@ -134,16 +141,16 @@ def _raise(error: OSError) -> None:
 
 def _leads_back(link: Path, folder: Path) -> bool:
     target = link.resolve()
-    above = [link.parent, *(p for p in link.parent.parents if p.is_relative_to(folder))]
-    return any(p.resolve().is_relative_to(target) for p in above)
+    return any(parent.resolve().is_relative_to(target) for parent in link.parents if parent.is_relative_to(folder))
 
 
-def _labeller(classes: list[str]) -> Callable[[str], int | None]:
-    @functools.cache
-    def label(folder: str) -> int | None:
-        return next((c for name in reversed(folder.split("/")) if (c := match(name, classes)) is not None), None)
+def _label(folder: str, classes: list[str]) -> int | None:
+    labels = (match(name, classes) for name in reversed(folder.split("/")))
+    return next((label for label in labels if label is not None), None)
 
-    return label
+
+def _folder(file: File) -> str:
+    return file.source.rpartition("/")[0]
 
 
 def _plain(name: str) -> str:
@@ -155,18 +162,15 @@ def _plurals(name: str) -> set[str]:
 
 
 def digest(path: Path) -> tuple[int, str]:
-    return _digest_all(path, visible(path, follow_links=True)) if path.is_dir() else _digest_file(path)
+    """The size (bytes) and sha256 of a file, or of all files of a folder."""
+    if path.is_dir():
+        return _digest_all(path, visible(path, follow_links=True))
+    return path.stat().st_size, files.sha256(path)
 
 
-def _digest_all(folder: Path, names: Iterable[str]) -> tuple[int, str]:
-    total, digest = 0, hashlib.sha256()
+def _digest_all(folder: Path, names: list[str]) -> tuple[int, str]:
+    size, digest = 0, hashlib.sha256()
     for name in names:
-        size, sha256 = _digest_file(folder / name)
-        total += size
-        digest.update(f"{sha256}  {name}\n".encode("utf-8", "surrogateescape"))
-    return total, digest.hexdigest()
-
-
-def _digest_file(path: Path) -> tuple[int, str]:
-    with path.open("rb") as file:
-        return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+        size += (folder / name).stat().st_size
+        digest.update(f"{files.sha256(folder / name)}  {name}\n".encode("utf-8", "surrogateescape"))
+    return size, digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Which split a photograph belongs to."""
+"""Which photographs are for training, which for validation, and which for the test."""
 
 import hashlib
 
@@ -10,8 +10,8 @@ SPLITS = ("train", "val", "test")
 def split_of(group: str, *, seed: int, val_fraction: float, test_fraction: float) -> str:
     """The split of all photographs in `group`: "train", "val" or "test".
 
-    It depends on the group and the seed alone, so photographs that come or go never move others between splits. Shares
-    within each class are therefore those asked for up to chance (binomial), not to the photograph.
+    It depends on the group and the seed alone, so photographs that come or go never move others to another split. The
+    price is that shares are only near the fractions asked for: each group falls into a split by chance.
     """
     digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
@@ -23,7 +23,7 @@ def split_of(group: str, *, seed: int, val_fraction: float, test_fraction: float
 
 
 def assign(findings: list[Finding], *, seed: int, val_fraction: float, test_fraction: float) -> None:
-    """Give every photograph kept its split."""
+    """Set the split of every photograph that is kept."""
     for finding in findings:
         if not finding.reason:
             finding.split = split_of(finding.group, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)

@@ -1,8 +1,7 @@
 """The log of deployments, and the aliases that follow from it: which version of `catdog` was champion when, and why.
 
 Written ahead: an event is one tag of the run `deployments`, set in one step before any alias moves, so whatever
-interrupts a deployment, the next command finds the event and finishes it. `deployments.jsonl` is the same log as an
-artifact, one line added by each event.
+interrupts a deployment, the next command finds the event and finishes it.
 """
 
 import fcntl
@@ -25,9 +24,8 @@ from catdog.base.errors import UserError
 
 SERVED = "catdog"
 CHAMPION, PREVIOUS = "champion", "previous"
-LOG = "deployments.jsonl"
 _POINTER = "deployments_run_id"  # tag of the registered model: where its log is
-_EVENT, _APPLIED, _PUBLISHED = "deployment.", "deployments.applied", "deployments.published"
+_EVENT, _APPLIED = "deployment.", "deployments.applied"
 
 
 @dataclass(frozen=True)
@@ -110,45 +108,29 @@ def latest(client: Any) -> int:
     return max((event.number for event in events(client)), default=0)
 
 
-def commit(
-    client: Any,
-    *,
-    action: str,
-    version: int,
-    after: int,
-    over: int | None,
-    source: str,
-    when: str,
-    who: str,
-    why: str,
-    figures: dict[str, float],
-    experiment: str,
-) -> Event:
-    """Make `version` the champion in place of `over`, and log it: what an `Event` holds, but for its number.
+def commit(client: Any, event: Event, *, experiment: str) -> None:
+    """Make `event.version` the champion in place of `event.over`, and log it.
 
     Args:
-        after: `latest`, read before `over` was. Any event since then is somebody else's, though its alias may not
-            have moved yet.
+        event: its number is one more than `latest`, read before `over` was. Any event since then is somebody else's,
+            though its alias may not have moved yet.
 
     Raises:
         UserError: the champion is no longer `over`, or somebody else deploys at this moment; nothing has changed.
     """
     run_id = _run_id(client) or _new_log(client, experiment)
-    number = after + 1
-    event = Event(number, action, version, over, source, when, who, why, figures)
     # Claimed first, compared then: of two that claim the same number at once, each sees the other or only one is late,
     # so never do both go on.
     client.set_tag(run_id, event.key, event.line)
-    rivals = [e for e in _events(client, run_id) if e.number >= number and e.id != event.id]
+    rivals = [e for e in _events(client, run_id) if e.number >= event.number and e.id != event.id]
     champion = aliases(client).get(CHAMPION)
-    if rivals or champion != over:
+    if rivals or champion != event.over:
         client.delete_tag(run_id, event.key)
         raise UserError(
-            f"the champion changed meanwhile (it was {SERVED}/{over}, now {SERVED}/{champion}) or is being changed "
-            "by somebody else; nothing was deployed: see `catdog history` and try again"
+            f"the champion changed meanwhile (it was {SERVED}/{event.over}, now {SERVED}/{champion}) or is being "
+            "changed by somebody else; nothing was deployed: see `catdog history` and try again"
         )
     _apply(client, run_id, event)
-    return event
 
 
 def repair(client: Any) -> None:
@@ -168,8 +150,6 @@ def repair(client: Any) -> None:
         event = Event(last.number + 1, "by hand", champion, last.version, source, now(), "unknown", why, {})
         client.set_tag(run_id, event.key, event.line)
         _apply(client, run_id, event)
-    elif tags.get(_PUBLISHED) != last.key:
-        _publish(client, run_id, last)
 
 
 def _apply(client: Any, run_id: str, event: Event) -> None:
@@ -180,17 +160,6 @@ def _apply(client: Any, run_id: str, event: Event) -> None:
     elif PREVIOUS in aliases(client):
         client.delete_registered_model_alias(SERVED, PREVIOUS)
     client.set_tag(run_id, _APPLIED, event.key)
-    _publish(client, run_id, event)
-
-
-def _publish(client: Any, run_id: str, last: Event) -> None:
-    # Somebody else's claim of the same number, about to be taken back, is no part of the log.
-    known = [event for event in _events(client, run_id) if event.number < last.number or event.id == last.id]
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / LOG
-        file.write_text("".join(event.line + "\n" for event in known))
-        client.log_artifact(run_id, str(file))
-    client.set_tag(run_id, _PUBLISHED, last.key)
 
 
 def _events(client: Any, run_id: str) -> list[Event]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from catdog.base import params
-from catdog.evaluation import scoring
+from catdog.evaluation import difference
 
 DRAWN = "drawn"
 CHEAPER = 0.9  # of the champion's time per photograph: closer than that, timings of the same model differ by chance
@@ -130,7 +130,7 @@ def _paired(
     candidate: Contender, champion: Contender, *, limits: params.Promote, evaluate: params.Evaluate, seed: int
 ) -> list[Gate]:
     ours, theirs = _by_id(candidate.scored.frame), _by_id(champion.scored.frame)
-    found = scoring.compare(
+    found = difference.compare(
         ours["label"].to_numpy(),
         theirs["probability"].to_numpy(),
         ours["probability"].to_numpy(),

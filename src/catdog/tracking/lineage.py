@@ -1,31 +1,21 @@
 """What a result was made from: code, data, machine."""
 
-import hashlib
 import os
 import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from catdog.base import files
+
 _CODE = ("src", "params.yaml", "dvc.yaml", "requirements.lock")
-
-
-def md5(path: Path) -> str:
-    """The digest by which DVC knows a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tags(inputs: list[Path]) -> dict[str, str]:
     """Git commit and dirty flag, DVC digests of `inputs`, the DVC experiment's name and the versions at work."""
     return {
         **git(),
-        **{f"dvc.{path.as_posix()}": md5(path) for path in inputs},
+        **{f"dvc.{path.as_posix()}": files.md5(path) for path in inputs},
         **{f"version.{package}": version(package) for package in ("tensorflow", "keras", "opencv-python-headless")},
         **({"DVC_EXP_NAME": os.environ["DVC_EXP_NAME"]} if os.environ.get("DVC_EXP_NAME") else {}),
     }
@@ -60,7 +50,7 @@ def of_report(*, runs: dict[str, dict[str, str]], inputs: list[Path]) -> dict:
     return {
         "commit": found.get("git.commit", ""),
         "dirty": found.get("git.dirty") == "True",
-        "digests": {path.as_posix(): md5(path) for path in inputs},
+        "digests": {path.as_posix(): files.md5(path) for path in inputs},
         "runs": runs,
         "versions": {package: version(package) for package in ("tensorflow", "keras", "mlflow", "dvc", "numpy")},
         "machine": {"processor": machine(), "python": platform.python_version()},

@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import yaml
 
-from catdog.base import paths
+from catdog.base import files, paths
 from catdog.base.errors import UserError
 from catdog.preparation import sources
-from catdog.tracking import lineage
 
 _LOCK = Path("dvc.lock")
 _COMMITS = 500  # how far back a recorded dvc.lock is looked for
@@ -70,7 +69,7 @@ def _digests(digests: dict[str, str], record: str | None, *, commit: str, root: 
 def _file(path: str, md5: str, root: Path) -> tuple[bool, str]:
     # Whether what lies here under that name, or in DVC's cache, is what the run read. Neither need be here.
     file = root / path
-    found = lineage.md5(file) if file.is_file() else ""
+    found = files.md5(file) if file.is_file() else ""
     if found == md5:
         return True, "the file here agrees (md5)"
     if found and md5 in _locked(_at(root, "", _LOCK)).get(path, ()):
@@ -78,7 +77,7 @@ def _file(path: str, md5: str, root: Path) -> tuple[bool, str]:
     cached = _cache(root) / "files/md5" / md5[:2] / md5[2:]
     if not cached.is_file():
         return True, f"{'another one is' if found else 'not'} here; `dvc pull` brings it"
-    if (found := lineage.md5(cached)) != md5:
+    if (found := files.md5(cached)) != md5:
         return False, f"damaged in DVC's cache: its md5 is {found[:12]}, not {md5[:12]}; delete it and `dvc pull`"
     return True, "the file in DVC's cache agrees (md5)"
 

@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 
 from catdog.base import files, params, paths
-from catdog.evaluation import comparison
 from catdog.photographs import shards
-from catdog.pictures import sheets
-from catdog.tracking import lineage, promotion, runs
+from catdog.pictures import sheets, style
+from catdog.tracking import lineage, links, registry, runs, served_form, versions
 
 TABLE = "predictions.json"  # as the UI shows tables
 # Of what evaluate leaves in plots/ of each model, what its training run gets.
@@ -31,7 +30,7 @@ def publish(
     client: mlflow.MlflowClient,
     p: params.Params,
     *,
-    found: dict,
+    metrics: dict,
     predictions: pd.DataFrame,
     pictures: dict[str, Path],
     test: shards.Shard,
@@ -41,12 +40,11 @@ def publish(
     Returns:
         The runs as the report links them: name to `run_id` and `link`.
     """
-    data = files.read_json(paths.DATA_METRICS)
-    trained = {name: files.read_json(paths.MODELS[name] / paths.RUN_FILE) for name in comparison.NAMES}
+    trained = {name: files.read_json(paths.model(name) / paths.RUN_FILE) for name in style.NAMES}
     execution = _execution(p, trained, test)
-    with runs.comparison_run(client, data=data, inputs=[paths.TEST], knobs=_knobs(p)) as run_id:
-        mlflow.set_tag(runs.EXECUTION + execution, "comparison")
-        mlflow.log_metrics(_differences(found))
+    with runs.comparison(client, p, inputs=[paths.TEST]) as comparison:
+        mlflow.set_tag(links.EXECUTION + execution, "comparison")
+        mlflow.log_metrics(_differences(metrics))
         _log_exactly(predictions)
         # The UI pages through it; its width is that of a window.
         mlflow.log_table(readable(p, predictions, test), TABLE)
@@ -57,24 +55,35 @@ def publish(
             if file.exists():
                 mlflow.log_artifact(str(file))
 
-        here = []
-        for name in comparison.NAMES:
-            values = {f"test_{key}": found[name][key] for key in (*found[name]["intervals"], *_MEASURED)}
-            values["test_photographs"] = found[name]["test_photographs"]
-            dataset = ("test", lineage.md5(paths.TEST)[:8])
-            if runs.attach(client, trained[name], values, execution=execution, dataset=dataset):
-                here.append(name)
-                _attach_files(client, name, trained[name]["run_id"])
-                _register(client, name, trained[name], found[name], data=data, test=test, comparison=run_id)
-        published = {name: trained[name]["run_id"] for name in here}
-        experiment = client.get_run(run_id).info.experiment_id
-        links = {
-            "Curves of the two trainings": runs.curves(experiment, execution),
-            "Params and metrics side by side": runs.side_by_side(experiment, list(published.values())),
+        run_ids = {name: t["run_id"] for name, t in trained.items() if runs.is_here(client, t["run_id"])}
+        for name, run_id in run_ids.items():
+            model_id, served_sha256 = served_form.log(
+                client,
+                run_id=run_id,
+                name=versions.NAMES[name],
+                keras_file=paths.model(name) / paths.MODEL_FILE,
+                classes=p.base.classes,
+                image_size=p.prepare.image_size,
+                threshold=p.evaluate.threshold,
+            )
+            values = {f"test_{key}": metrics[name][key] for key in (*metrics[name]["intervals"], *_MEASURED)}
+            values["test_photographs"] = metrics[name]["test_photographs"]
+            dataset = ("test", files.md5(paths.TEST)[:8])
+            runs.attach(client, run_id, values, model_id=model_id, execution=execution, dataset=dataset)
+            _attach_files(client, name, run_id)
+            tags = _tags(trained[name], test=test, comparison=comparison) | {"served_sha256": served_sha256}
+            version = registry.register(
+                client, name, model_id=model_id, run_id=run_id, tags=tags, metrics=_numbers(metrics[name])
+            )
+            print(f"registered {versions.NAMES[name]} version {version}: accuracy {metrics[name]['accuracy']:.4f}")
+        experiment = client.get_run(comparison).info.experiment_id
+        addresses = {
+            "Curves of the two trainings": links.curves(experiment, execution),
+            "Params and metrics side by side": links.side_by_side(experiment, list(run_ids.values())),
         }
-        runs.note(client, run_id, _note(found, links if len(published) > 1 else {}))
-    published["comparison"] = run_id
-    return {name: {"run_id": run_id, "link": runs.link(client, run_id)} for name, run_id in published.items()}
+        runs.note(client, comparison, _note(metrics, addresses if len(run_ids) > 1 else {}))
+    run_ids["comparison"] = comparison
+    return {name: {"run_id": run_id, "link": links.of_run(client, run_id)} for name, run_id in run_ids.items()}
 
 
 def _attach_files(client: mlflow.MlflowClient, name: str, run_id: str) -> None:
@@ -84,29 +93,15 @@ def _attach_files(client: mlflow.MlflowClient, name: str, run_id: str) -> None:
             runs.log_as(client, run_id, path, name=pattern.replace("_{}", ""))
 
 
-def _register(
-    client: mlflow.MlflowClient,
-    name: str,
-    trained: dict,
-    found: dict,
-    *,
-    data: dict,
-    test: shards.Shard,
-    comparison: str,
-) -> None:
-    tags = {
+def _tags(trained: dict, *, test: shards.Shard, comparison: str) -> dict[str, str]:
+    return {
         "test_digest": test.digest,
         "evaluation_run_id": comparison,
-        "source_kind": data["source"]["kind"],
+        "source_kind": files.read_json(paths.DATA_METRICS)["source"]["kind"],
         "model_sha256": trained["model_sha256"],
-        "served_sha256": trained["served_sha256"],
         "data_digest": trained["digests"][paths.TRAIN.as_posix()],
         "git_commit": lineage.git().get("git.commit", ""),
     }
-    version = promotion.register(
-        client, name, model_id=trained["model_id"], run_id=trained["run_id"], tags=tags, metrics=_numbers(found)
-    )
-    print(f"registered {promotion.NAMES[name]} version {version}: accuracy {found['accuracy']:.4f}")
 
 
 def _execution(p: params.Params, trained: dict, test: shards.Shard) -> str:
@@ -115,21 +110,13 @@ def _execution(p: params.Params, trained: dict, test: shards.Shard) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _knobs(p: params.Params) -> dict[str, object]:
-    return {
-        f"{section}.{key}": value
-        for section in ("base", "prepare", "evaluate")
-        for key, value in getattr(p, section).model_dump().items()
-    }
+def _numbers(metrics: dict) -> dict[str, float]:
+    return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
 
 
-def _numbers(found: dict) -> dict[str, float]:
-    return {key: value for key, value in found.items() if isinstance(value, int | float)}
-
-
-def _differences(found: dict) -> dict[str, float]:
+def _differences(metrics: dict) -> dict[str, float]:
     """The difference between the two as metrics. What belongs to one model stands on its training run."""
-    difference = found["difference"]
+    difference = metrics["difference"]
     figures = {f"difference.{key}": value for key, value in _numbers(difference).items()}
     for key in ("accuracy", "log_loss"):
         low, high = difference[key]["interval"]
@@ -151,7 +138,7 @@ def readable(p: params.Params, predictions: pd.DataFrame, test: shards.Shard) ->
         "label": _named(labels, p),
     }
     doubts, wrong = [], []
-    for name in comparison.NAMES:
+    for name in style.NAMES:
         probabilities = predictions[name].to_numpy()
         verdicts = probabilities >= p.evaluate.threshold
         columns[name] = _named(verdicts, p)
@@ -170,20 +157,20 @@ def _named(verdicts: np.ndarray, p: params.Params) -> list[str]:
 
 
 def _right(wrong: tuple[bool, ...]) -> str:
-    right = [name for name, is_wrong in zip(comparison.NAMES, wrong, strict=True) if not is_wrong]
+    right = [name for name, is_wrong in zip(style.NAMES, wrong, strict=True) if not is_wrong]
     return "both" if len(right) == len(wrong) else ", ".join(right) or "none"
 
 
 def _log_exactly(predictions: pd.DataFrame) -> None:
     """To the last bit, for the gates."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / promotion.PREDICTIONS
+        path = Path(folder) / registry.PREDICTIONS
         predictions.to_parquet(path, index=False)
         mlflow.log_artifact(str(path))
 
 
-def _note(found: dict, links: dict[str, str]) -> str:
+def _note(metrics: dict, links: dict[str, str]) -> str:
     # The UI folds what is longer than a few lines, so the links come before the words.
-    difference = found["difference"]
+    difference = metrics["difference"]
     there = " · ".join(f"[{text}]({link})" for text, link in links.items())
     return "\n\n".join(part for part in (difference["headline"], there, difference["words"]) if part)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from catdog.base import paths
 from catdog.base.errors import UserError
-from catdog.tracking import provenance, runs, serving, versions
+from catdog.tracking import provenance, served_form, store, versions
 from catdog.tracking.provenance import Link
 
 
-def trace(client: runs.Client, reference: str, *, root: Path | None = None) -> list[Link]:
+def trace(client: store.Client, reference: str, *, root: Path | None = None) -> list[Link]:
     """The links from a model or a run back to its source, each checked; what lies behind a missing one is left out.
 
     Args:
@@ -37,7 +37,7 @@ def trace(client: runs.Client, reference: str, *, root: Path | None = None) -> l
     return [*links, link, *(provenance.code_and_data(tags, root or paths.root()) if tags else [])]
 
 
-def _logged_model(client: runs.Client, model_id: str, *, run_id: str, digests: dict[str, str | None]) -> list[Link]:
+def _logged_model(client: store.Client, model_id: str, *, run_id: str, digests: dict[str, str | None]) -> list[Link]:
     try:
         logged = versions.logged_model(client, model_id)
     except UserError:
@@ -49,15 +49,15 @@ def _logged_model(client: runs.Client, model_id: str, *, run_id: str, digests: d
         file = Link("model file", "", False, "the version has no sha256")
     else:
         try:
-            serving.verify(f"models:/{model_id}", **digests)
+            served_form.verify(f"models:/{model_id}", **digests)
             file = Link("model file", sha256, True)
         except UserError as error:
             file = Link("model file", sha256, False, str(error))
     return [Link("logged model", model_id, same, note), file]
 
 
-def _run(client: runs.Client, run_id: str, *, data_digest: str | None) -> tuple[dict[str, str], Link]:
-    run = runs.find_run(client, run_id)
+def _run(client: store.Client, run_id: str, *, data_digest: str | None) -> tuple[dict[str, str], Link]:
+    run = store.find_run(client, run_id)
     if run is None:
         return {}, Link("run", run_id, False, "not in this store")
     if run.info.lifecycle_stage == "deleted":

@@ -8,9 +8,10 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from catdog.base.errors import UserError
+from catdog.pictures import style
 from catdog.tracking.deployments import CHAMPION, SERVED
 
-NAMES = {"cnn": "catdog-cnn", "xception": "catdog-xception"}
+NAMES = {model: f"{SERVED}-{model}" for model in style.NAMES}  # of the registered models
 
 
 def resolve(client: MlflowClient, reference: str) -> ModelVersion | str:

@@ -12,23 +12,11 @@ from catdog.training.loop import batches, fitting, precision, strategies
 
 
 def compiled(p: params.Params, *, photographs: int) -> keras.Model:
-    """The CNN, compiled for training on `photographs` an epoch.
-
-    AdamW with decoupled decay on kernels alone. The rate climbs for the first 15 % of all steps, then falls along a
-    cosine.
-    """
+    """The CNN, compiled for training on `photographs` an epoch: AdamW, with weight decay on kernels alone."""
     t = p.train_cnn
     keras.utils.set_random_seed(p.base.seed)
     keras.config.set_dtype_policy(precision.resolve(t.precision))
-    total = sum(t.epochs) * batches.steps(photographs, t.batch_size)
-    warmup = max(1, round(0.15 * total))
-    rate = keras.optimizers.schedules.CosineDecay(
-        t.learning_rate / 25,
-        decay_steps=max(1, total - warmup),
-        alpha=0.001,
-        warmup_target=t.learning_rate,
-        warmup_steps=warmup,
-    )
+    rate = one_cycle(t.learning_rate, steps=sum(t.epochs) * batches.steps(photographs, t.batch_size))
     with strategies.scope(p.train.strategy):
         model = network.cnn(t, fused=fused_is_available())
         optimizer = keras.optimizers.AdamW(rate, weight_decay=t.weight_decay)
@@ -41,6 +29,14 @@ def compiled(p: params.Params, *, photographs: int) -> keras.Model:
             jit_compile=False,
         )
     return model
+
+
+def one_cycle(peak: float, *, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """A learning rate that climbs to `peak` in the first 15 % of all `steps`, then falls along a cosine."""
+    warmup = max(1, round(0.15 * steps))
+    return keras.optimizers.schedules.CosineDecay(
+        peak / 25, decay_steps=max(1, steps - warmup), alpha=0.001, warmup_target=peak, warmup_steps=warmup
+    )
 
 
 def phases(p: params.Params, *, train: shards.Shard, augmented: shards.Shard, val: shards.Shard) -> list[fitting.Phase]:
@@ -79,7 +75,7 @@ def phases(p: params.Params, *, train: shards.Shard, augmented: shards.Shard, va
     return [phase(size, epochs) for size, epochs in zip(t.image_sizes, t.epochs, strict=True)]
 
 
-def finished(model: keras.Model, p: params.TrainCnn) -> keras.Model:
+def plain(model: keras.Model, p: params.TrainCnn) -> keras.Model:
     """The trained network as it is saved: of Keras' own layers, in float32, with its image size declared."""
     keras.config.set_dtype_policy("float32")
     plain = network.cnn(p, image_size=p.image_sizes[-1])

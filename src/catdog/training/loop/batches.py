@@ -3,7 +3,6 @@
 import math
 import shutil
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -13,7 +12,7 @@ from catdog.base.errors import UserError
 from catdog.base.progress import track
 from catdog.photographs import augmentation, parallel, photos, shards
 
-# Room for zooming in and shifting without enlarging: a training photograph is kept this much larger than it is used.
+# A training photograph is decoded this much larger than it is used: zooming in and shifting then enlarge nothing.
 MARGIN = 1.25
 
 
@@ -42,10 +41,8 @@ class Pixels:
             shard, index = rows[position]
             self.array[position] = photos.pixels(shard.jpeg(index), size)
 
-        # OpenCV decodes outside Python's lock, so threads use all cores.
-        with ThreadPoolExecutor(parallel.cores()) as pool:
-            for _ in track(pool.map(decode, range(len(rows))), total=len(rows), what=what):
-                pass
+        for _ in track(parallel.threaded(decode, range(len(rows)), ahead=256), total=len(rows), what=what):
+            pass
 
 
 class _Epoch(keras.utils.PyDataset):
@@ -108,7 +105,7 @@ class VariedPixels(_Epoch):
         return batch, self._pixels.labels[rows, None]
 
 
-class Features(_Epoch):
+class FeatureBatches(_Epoch):
     """An epoch over features: float32 (batch, features) and labels (batch, 1)."""
 
     def __init__(

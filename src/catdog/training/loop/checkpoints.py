@@ -2,11 +2,15 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import keras
 import numpy as np
+
+from catdog.base import files, paths
 
 
 @dataclass
@@ -27,17 +31,13 @@ class Checkpoint:
 
     def __init__(self, path: Path, *, fingerprint: str) -> None:
         self._path, self._fingerprint = path, fingerprint
-        self._found = self._read()
-
-    @property
-    def exists(self) -> bool:
-        return self._found is not None
 
     def restore(self, model: keras.Model) -> State | None:
         """Put weights, optimizer and random state back into `model`; None where there is nothing to go on from."""
-        if self._found is None:
+        kept = self._read()
+        if kept is None:
             return None
-        fields, arrays = self._found
+        fields, arrays = kept
         for variable, value in zip(_variables(model), arrays["variables"], strict=True):
             variable.assign(value)
         return State(**fields["state"], best_weights=arrays["best"])
@@ -47,14 +47,8 @@ class Checkpoint:
         text = json.dumps({"fingerprint": self._fingerprint, "state": fields})
         arrays = {f"variables_{i}": np.asarray(v) for i, v in enumerate(_variables(model))}
         arrays |= {f"best_{i}": v for i, v in enumerate(state.best_weights)}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._path.with_suffix(".part")
-        with part.open("wb") as file:
+        with files.replacing(self._path) as part, part.open("wb") as file:
             np.savez(file, allow_pickle=False, fields=np.array(text), **arrays)
-        part.replace(self._path)
-
-    def remove(self) -> None:
-        self._path.unlink(missing_ok=True)
 
     def _read(self) -> tuple[dict, dict[str, list[np.ndarray]]] | None:
         try:
@@ -72,6 +66,17 @@ class Checkpoint:
             print(f"{self._path} is damaged, so the training starts afresh ({type(error).__name__})", file=sys.stderr)
             return None
         return fields, arrays
+
+
+@contextmanager
+def kept(name: str, fingerprint: str) -> Iterator[Callable[[str], Checkpoint]]:
+    """Keep the checkpoints of the training of `name` until it is done.
+
+    Gives a function from the name of a part, which begins with `name`, to the checkpoint of that part.
+    """
+    yield lambda part: Checkpoint(paths.checkpoint(part), fingerprint=fingerprint)
+    for file in paths.CHECKPOINTS.glob(f"{name}*.npz*"):
+        file.unlink()
 
 
 def _variables(model: keras.Model) -> list:

@@ -1,11 +1,11 @@
-"""How fast a training arrived, read off its history."""
+"""How fast a training converged, by its history."""
 
 import numpy as np
 import pandas as pd
 
 
 def of(history: pd.DataFrame, *, seconds_before: float = 0.0) -> dict[str, float]:
-    """Figures of convergence.
+    """Metrics of convergence.
 
     Args:
         history: columns epoch, image_size, val_loss, val_accuracy, seconds (of that epoch); rows in order.

@@ -19,11 +19,12 @@ from catdog.training.loop.checkpoints import Checkpoint, State
 class Phase:
     """Epochs over one kind of input.
 
-    `load()` gives a function from an epoch's number to its batches of (inputs, labels), and the batches to validate on;
-    it is called when the phase begins, so one phase's data are there at a time. `photographs` and `steps` are those of
-    an epoch.
-    Only the phases with `keep_best` compete for the best weights and stop early: a val_loss at 64 pixels says nothing
-    about one at 128.
+    Attributes:
+        load: called when the phase begins, so that the data of one phase are in memory at a time. Gives a function from
+            an epoch's number to its batches of (inputs, labels), and the batches to validate on.
+        photographs, steps: of an epoch.
+        keep_best: whether its epochs compete for the best weights, and may stop early. A val_loss at 64 pixels can't be
+            compared with one at 128.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Result:
-    """`history` has a row for each epoch; `seconds` is the wall time of it all, what came before a kill included."""
+    """`history` has a row for each epoch; `seconds` is the wall time of all, before a kill and after."""
 
     history: pd.DataFrame
     best_epoch: int
@@ -45,7 +46,7 @@ class Result:
 
     @property
     def seconds_by_part(self) -> dict[str, float]:
-        """`data`: getting each phase's photographs, and checkpoints; `training`: the epochs, with their validation."""
+        """`data`: loading each phase's photographs, and checkpoints. `training`: the epochs and their validation."""
         epochs = float(self.history["seconds"].sum())
         return {"data": max(0.0, self.seconds - epochs), "training": epochs}
 
@@ -62,10 +63,16 @@ def fit(
     """Train the compiled `model` through `phases` and leave it with its best weights, those of the lowest val_loss.
 
     On one CPU the same seed gives the same weights to the last bit; on a GPU TensorFlow does not promise that.
-    The metrics of `model` must include `accuracy` and `log_loss`. Steps are epochs, counted across phases from
-    `epochs_before` + 1.
-    `on_epoch` gets every row of the history once, in order; after a resume again from the first, so that a reader can
-    fill what it lacks.
+
+    Args:
+        model: its metrics include `accuracy` and `log_loss`, as `metrics` has them.
+        patience: epochs without a lower val_loss before stopping.
+        checkpoint: written after every epoch; a training that was killed goes on from it.
+        on_epoch: gets every row of the history, in order; after a kill again from the first.
+        epochs_before: epochs are counted across phases, from this number plus one.
+
+    Raises:
+        UserError: the val_loss is no number any more.
     """
     with strategies.scope_of(model):
         model.optimizer.build(model.trainable_variables)
@@ -106,7 +113,7 @@ def _epoch(model: keras.Model, phase: Phase, epoch: int, batches: Any, val: Any,
     started = time.perf_counter()
     bar.start(epoch, phase.name, phase.steps)
     replicas = strategies.replicas(model)
-    told = model.fit(
+    fitted = model.fit(
         strategies.EvenBatches(batches, replicas=replicas) if replicas > 1 else batches,
         epochs=1,
         verbose=0,
@@ -115,15 +122,15 @@ def _epoch(model: keras.Model, phase: Phase, epoch: int, batches: Any, val: Any,
         callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=bar.step)],
     )
     trained = time.perf_counter() - started
-    found = {name: values[-1] for name, values in told.history.items()}
-    val_found = _evaluate(model, val)
+    train_metrics = {name: values[-1] for name, values in fitted.history.items()}
+    val_metrics = _evaluate(model, val)
     row = {
         "epoch": epoch,
         "image_size": phase.image_size,
-        "train_loss": found["log_loss"],
-        "train_accuracy": found["accuracy"],
-        "val_loss": val_found["log_loss"],
-        "val_accuracy": val_found["accuracy"],
+        "train_loss": train_metrics["log_loss"],
+        "train_accuracy": train_metrics["accuracy"],
+        "val_loss": val_metrics["log_loss"],
+        "val_accuracy": val_metrics["accuracy"],
         "learning_rate": float(np.asarray(model.optimizer.learning_rate)),
         "seconds": time.perf_counter() - started,
         "photographs_per_second": phase.photographs / trained,

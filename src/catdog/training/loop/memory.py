@@ -1,4 +1,4 @@
-"""The most memory of its own that a stretch of work had."""
+"""Peak memory of a stretch of work."""
 
 import threading
 from collections.abc import Iterator
@@ -43,11 +43,11 @@ def watched() -> Iterator[Peak]:
 
 def _private_bytes() -> int:
     process = psutil.Process()
-    found = 0
+    total = 0
     for each in (process, *process.children(recursive=True)):
         try:
             memory = each.memory_info()
         except psutil.Error:  # it has just ended
             continue
-        found += memory.rss - getattr(memory, "shared", 0)
-    return found
+        total += memory.rss - getattr(memory, "shared", 0)
+    return total

@@ -1,6 +1,7 @@
 """Which devices a network is trained on: one, or all GPUs of this machine, each with a copy of the weights.
 
-Several hosts are another matter: what TensorFlow has for them does not work with Keras 3 (params.py says how).
+Several hosts are another matter: TensorFlow's strategies for them do not work with Keras 3, whose `fit` can't share
+batches between hosts, nor take them from a coordinator.
 """
 
 import functools

@@ -9,8 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from catdog.answers import classifier
-from catdog.training.loop.precision import gpu_capabilities, resolve
+from catdog.training.loop.precision import gpu_capabilities
 
 # Batches of pixels, uint8 (at most n, size, size, 3), to batches of features, float32, in the same order.
 Engine = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
@@ -136,24 +135,6 @@ def _openvino_graph(model: keras.Model, *, shape: tuple[int, ...]) -> Any:
                 raise ValueError(f"layers should be those of Xception. Received: {layer}")
         nodes[id(layer.output)] = node
     return openvino.Model([ops.result(nodes[id(model.output)])], [pixels])
-
-
-def answers(model: keras.Model, *, precision: str) -> Callable[[np.ndarray], np.ndarray]:
-    """A saved model as the quickest function here, from uint8 (n, side, side, 3) to probabilities, float64 (n,).
-
-    On a processor Xception's answers come several times as fast as Keras'; bfloat16 moves them by a hundredth at most
-    (bench/feature_agreement.py). For trials and calibration, which need many; what a model is judged by are its own.
-    """
-    if "xception" not in [layer.name for layer in model.layers]:
-        return classifier.in_batches(model)
-    base, head = model.get_layer("xception"), model.get_layer("head")
-    run = BUILD[name()](base, image_size=model.input_shape[1], precision=resolve(precision), batch_size=_BATCH)
-
-    def probabilities(pixels: np.ndarray) -> np.ndarray:
-        features = list(run(pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)))
-        return np.asarray(head(np.concatenate(features), training=False), np.float64)[:, 0]
-
-    return probabilities
 
 
 BUILD: dict[str, Callable[..., Engine]] = {"keras": _keras_engine, "openvino": _openvino_engine}

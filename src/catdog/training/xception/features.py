@@ -1,9 +1,9 @@
 """Frozen features: each photograph through a network once, kept on disk, and never computed again.
 
-`FEATURES/<weights, size, engine, precision, recipe>/` holds Arrow files of rows (photograph, features). Rows are only
-ever added, in files that appear complete, so a run that was killed goes on where it stopped. A photograph is known by
-the sha256 of its JPEG: it is found again in any shard, and a variant, or a copy of another size, is another one. What
-no shard holds any more stays until the folder is removed, which is safe at any time.
+`data/features/<weights, size, engine, precision, recipe>/` holds Arrow files with a row for each photograph. Rows are
+only added, in files that appear complete, so a run that was killed goes on where it stopped. A photograph is known by
+the sha256 of its JPEG, whichever shard holds it; a variant, or a copy of another size, is another photograph. Rows of
+photographs that are gone stay until the folder is removed, which is safe at any time.
 """
 
 import hashlib
@@ -11,18 +11,16 @@ import os
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import pyarrow as pa
 
-from catdog.base import paths
+from catdog.base import files, paths
 from catdog.base.errors import UserError
 from catdog.base.progress import track
 from catdog.photographs import parallel, photos
@@ -30,26 +28,17 @@ from catdog.photographs.shards import Shard
 from catdog.training.loop.precision import resolve
 from catdog.training.xception import engines
 
-T = TypeVar("T")
 _RECIPE = 1  # raise it when pixels are turned into features in another way: what was kept before is then left aside
 _ROWS_PER_FILE = 256  # what a kill can cost
 _FULL_FILE = 4096  # rows from which a file is left as it is; smaller ones are put together
 
 
-class Features(NamedTuple):
-    """What `extract` found, and what it took: of the photographs, only `computed` were not kept from before."""
+class Extracted(NamedTuple):
+    """Features, and what they took."""
 
     rows: np.ndarray  # float32 (photographs, features), shard after shard, in their order; memory-mapped
-    counts: list[int]  # photographs of each shard
     engine: str
-    precision: str
-    computed: int
     seconds: float  # wall time of computing them all, whenever that was
-
-    @property
-    def arrays(self) -> list[np.ndarray]:
-        """The rows of each shard."""
-        return np.split(self.rows, np.cumsum(self.counts)[:-1])
 
 
 def extract(
@@ -61,7 +50,8 @@ def extract(
     precision: str = "auto",
     batch_size: int = 16,
     folder: Path = paths.FEATURES,
-) -> Features:
+    keep: bool = True,
+) -> Extracted:
     """The features of every photograph of every shard.
 
     Args:
@@ -70,6 +60,7 @@ def extract(
         weights_digest: what tells the weights of `model` from others.
         precision: `float32`, `mixed_bfloat16`, or `auto`.
         batch_size: photographs per step; more than 16 gains nothing on a CPU.
+        keep: False leaves `folder` as it is, for those whose output it is not.
 
     Raises:
         UserError: a photograph can't be decoded.
@@ -77,42 +68,33 @@ def extract(
     engine = engines.name()
     precision = resolve(precision)
     store = folder / f"{weights_digest[:16]}-{image_size}-{engine}-{precision}-{_recipe()}"
-    photographs = [[hashlib.sha256(shard.jpeg(i)).digest() for i in range(len(shard))] for shard in shards]
-    known = _load(store)
-    missing = {
-        photograph: (shard, index)
-        for shard, row in zip(shards, photographs, strict=True)
-        for index, photograph in enumerate(row)
-        if photograph not in known
-    }
-    if missing:
-        run = engines.BUILD[engine](model, image_size=image_size, precision=precision, batch_size=batch_size)
-        rows = _compute(list(missing.values()), engine=run, size=image_size, batch_size=batch_size)
-        what = f"features ({engine}, {precision})"
-        started = time.perf_counter()
-        for chunk in _chunks(track(zip(missing, rows, strict=True), total=len(missing), what=what), _ROWS_PER_FILE):
-            now = time.perf_counter()
-            _write(store, chunk, seconds=now - started)
-            started = now
-    _put_together(store)
-    known = _load(store)
-    wanted = [photograph for row in photographs for photograph in row]
-    kept = (known[photograph].features for photograph in wanted)
-    together = _gather(kept, len(wanted), model.output_shape[-1], store)
-    seconds = sum(known[photograph].seconds for photograph in set(wanted))
-    return Features(together, [len(row) for row in photographs], engine, precision, len(missing), seconds)
+    photographs = {hashlib.sha256(shard.jpeg(i)).digest(): (shard, i) for shard in shards for i in range(len(shard))}
+    with nullcontext(store) if keep else tempfile.TemporaryDirectory() as new:
+        known = _load(store, repair=keep)
+        missing = {photograph: place for photograph, place in photographs.items() if photograph not in known}
+        if missing:
+            run = engines.BUILD[engine](model, image_size=image_size, precision=precision, batch_size=batch_size)
+            rows = _compute(list(missing.values()), engine=run, size=image_size, batch_size=batch_size)
+            tracked = track(rows, total=len(missing), what=f"features ({engine}, {precision})")
+            _keep(Path(new), zip(missing, tracked, strict=True))
+        if keep:
+            _put_together(store)
+        known |= _load(Path(new), repair=True)
+        wanted = [hashlib.sha256(shard.jpeg(i)).digest() for shard in shards for i in range(len(shard))]
+        together = _gather((known[photograph].features for photograph in wanted), len(wanted), model, Path(new))
+    return Extracted(together, engine, seconds=sum(known[photograph].seconds for photograph in photographs))
 
 
-def _gather(rows: Iterable[np.ndarray], count: int, width: int, folder: Path) -> np.ndarray:
+def _gather(rows: Iterable[np.ndarray], count: int, model: keras.Model, folder: Path) -> np.ndarray:
     """Rows as one array, in an unnamed file: in memory it would grow with the photographs."""
     if not count:
-        return np.zeros((0, width), np.float32)
+        return np.zeros((0, model.output_shape[-1]), np.float32)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             for row in rows:
                 file.write(row.tobytes())
             file.flush()
-            return np.memmap(file, np.float32, mode="r", shape=(count, width))
+            return np.memmap(file, np.float32, mode="r", shape=(count, model.output_shape[-1]))
     except OSError as error:
         raise UserError(f"{folder} has no room for the features of {count:,} photographs: {error.strerror}") from None
 
@@ -136,9 +118,9 @@ def _compute(
     def decode(batch: list[tuple[Shard, int]]) -> np.ndarray:
         return np.stack([_pixels(shard, index, size) for shard, index in batch])
 
-    with ThreadPoolExecutor(parallel.cores()) as pool:
-        for features in engine(_ahead(pool, decode, _chunks(photographs, batch_size))):
-            yield from features
+    batches = parallel.chunks(photographs, batch_size)
+    for features in engine(parallel.threaded(decode, batches, ahead=2 * parallel.cores())):
+        yield from features
 
 
 def _pixels(shard: Shard, index: int, size: int) -> np.ndarray:
@@ -149,23 +131,6 @@ def _pixels(shard: Shard, index: int, size: int) -> np.ndarray:
         raise UserError(f"{where} can't be decoded: {error}; run `dvc repro --force prepare`") from None
 
 
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[T], np.ndarray], items: Iterable[T]) -> Iterator[np.ndarray]:
-    """`function` of each item, in order, with two items per core under way or ready."""
-    pending: deque[Future[np.ndarray]] = deque()
-    for item in items:
-        pending.append(pool.submit(function, item))
-        if len(pending) > 2 * parallel.cores():
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
-
-
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
-
-
 # Keeping
 
 
@@ -174,10 +139,10 @@ class _Kept(NamedTuple):
     seconds: float
 
 
-def _load(store: Path) -> dict[bytes, _Kept]:
-    """What is kept in `store`, by photograph."""
+def _load(store: Path, *, repair: bool) -> dict[bytes, _Kept]:
+    """What is kept in `store`, by photograph. `repair` removes what is damaged, or there twice."""
     known: dict[bytes, _Kept] = {}
-    for path, batches in _files(store):
+    for path, batches in _files(store, repair=repair):
         rows = {
             photograph: _Kept(row, seconds)
             for batch in batches
@@ -185,14 +150,14 @@ def _load(store: Path) -> dict[bytes, _Kept]:
                 batch["photograph"].to_pylist(), _matrix(batch), batch["seconds"].to_pylist(), strict=True
             )
         }
-        if rows.keys() <= known.keys():  # left by a kill after it had been put together with others
+        if repair and rows.keys() <= known.keys():  # left by a kill after it had been put together with others
             path.unlink()
         known |= rows
     return known
 
 
-def _files(store: Path) -> Iterator[tuple[Path, list[pa.RecordBatch]]]:
-    """The files of `store`, the largest first. One that can't be read is removed: its rows will be computed again."""
+def _files(store: Path, *, repair: bool) -> Iterator[tuple[Path, list[pa.RecordBatch]]]:
+    """The files of `store`, the largest first. One that can't be read is left out: its rows will be computed again."""
     for path in sorted(store.glob("*.arrow"), key=lambda path: (-path.stat().st_size, path)):
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -201,7 +166,8 @@ def _files(store: Path) -> Iterator[tuple[Path, list[pa.RecordBatch]]]:
             batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         except (pa.ArrowInvalid, OSError) as error:
             print(f"features: {path} is damaged and computed again ({str(error).splitlines()[0]})", file=sys.stderr)
-            path.unlink()
+            if repair:
+                path.unlink()
             continue
         yield path, batches
 
@@ -210,8 +176,16 @@ def _matrix(batch: pa.RecordBatch) -> np.ndarray:
     return batch["features"].flatten().to_numpy(zero_copy_only=True).reshape(len(batch), -1)
 
 
+def _keep(store: Path, rows: Iterable[tuple[bytes, np.ndarray]]) -> None:
+    """Write `rows`, a file now and then, with the time that they took: it is known later too, when they are read."""
+    started = time.perf_counter()
+    for chunk in parallel.chunks(rows, _ROWS_PER_FILE):
+        now = time.perf_counter()
+        _write(store, chunk, seconds=now - started)
+        started = now
+
+
 def _write(store: Path, rows: list[tuple[bytes, np.ndarray]], *, seconds: float) -> None:
-    """Keep `rows`, which took `seconds` together: what a training cost is known later too, when they are only read."""
     photographs, features = zip(*rows, strict=True)
     width = len(features[0])
     columns = {
@@ -224,24 +198,21 @@ def _write(store: Path, rows: list[tuple[bytes, np.ndarray]], *, seconds: float)
 
 def _save(store: Path, batches: list[pa.RecordBatch]) -> None:
     """Write a file of `batches`, named by its photographs; it appears only when complete."""
-    store.mkdir(parents=True, exist_ok=True)
     photographs = b"".join(photograph for batch in batches for photograph in batch["photograph"].to_pylist())
     path = store / f"{hashlib.sha256(photographs).hexdigest()[:16]}.arrow"
-    part = path.with_suffix(".part")
-    with part.open("wb") as sink:
+    with files.replacing(path) as part, part.open("wb") as sink:
         with pa.ipc.new_file(sink, batches[0].schema) as writer:
             for batch in batches:
                 writer.write_batch(batch)
         sink.flush()
         os.fsync(sink.fileno())
-    part.replace(path)
 
 
 def _put_together(store: Path) -> None:
     """Make one file of all small ones: many files are slow to push and pull. A kill at any point loses nothing."""
     for part in store.glob("*.part"):
         part.unlink()
-    small = [(path, batches) for path, batches in _files(store) if sum(map(len, batches)) < _FULL_FILE]
+    small = [(path, batches) for path, batches in _files(store, repair=True) if sum(map(len, batches)) < _FULL_FILE]
     if len(small) < 2:
         return
     _save(store, [batch for _, batches in small for batch in batches])

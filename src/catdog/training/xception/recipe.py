@@ -15,38 +15,12 @@ from catdog.training.xception import network
 OnEpoch = Callable[[dict[str, float]], None]
 
 
-def train(
-    p: params.Params,
-    base: keras.Model,
-    features: np.ndarray,
-    *,
-    train: list[shards.Shard],
-    val: shards.Shard,
-    checkpoint: Callable[[str], Checkpoint],
-    on_epoch: OnEpoch,
-) -> tuple[keras.Model, fitting.Result]:
-    """Train a head on `features`, rows of the shards of `train`, then of `val`; then the end of `base` under it.
-
-    The latter where `fine_tune_blocks` says so. `checkpoint` gives the checkpoint of a name.
-
-    Returns:
-        Both as one model, from pixels to probability, and the training of it all.
-    """
+def with_labels(
+    features: np.ndarray, train: list[shards.Shard], val: shards.Shard
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Features, rows of the shards of `train`, then of `val`, as (features, labels) to train and to validate on."""
     labels = np.concatenate([shard.labels for shard in train])
-    head, result = train_head(
-        p,
-        train=(features[: len(labels)], labels),
-        val=(features[len(labels) :], val.labels),
-        photographs=len(train[0]),
-        checkpoint=checkpoint("xception"),
-        on_epoch=on_epoch,
-    )
-    with strategies.scope(p.train.strategy):
-        model = network.xception(base, head, image_size=p.train_xception.image_size)
-    if p.train_xception.fine_tune_blocks:
-        tuning = checkpoint("xception_tuning")
-        result = fine_tune(p, model, base, result, train=train, val=val, checkpoint=tuning, on_epoch=on_epoch)
-    return model, result
+    return (features[: len(labels)], labels), (features[len(labels) :], val.labels)
 
 
 def train_head(
@@ -70,10 +44,12 @@ def train_head(
         optimizer.exclude_from_weight_decay(var_names=["bias"])
         _compile(head, optimizer)
 
-    def load() -> tuple[Callable[[int], batches.Features], batches.InOrder]:
-        def of_epoch(epoch: int) -> batches.Features:
+    def load() -> tuple[Callable[[int], batches.FeatureBatches], batches.InOrder]:
+        def of_epoch(epoch: int) -> batches.FeatureBatches:
             variants = len(train[1]) // photographs - 1
-            return batches.Features(*train, variants=variants, batch_size=t.batch_size, seed=p.base.seed, epoch=epoch)
+            return batches.FeatureBatches(
+                *train, variants=variants, batch_size=t.batch_size, seed=p.base.seed, epoch=epoch
+            )
 
         return of_epoch, batches.InOrder(*val, batch_size=1024)
 
@@ -86,6 +62,12 @@ def train_head(
         steps=batches.steps(photographs, t.batch_size),
     )
     return head, fitting.fit(head, [phase], patience=t.patience, checkpoint=checkpoint, on_epoch=on_epoch)
+
+
+def joined(p: params.Params, base: keras.Model, head: keras.Model) -> keras.Model:
+    """`base` and the trained `head` as one model, from pixels to probability."""
+    with strategies.scope(p.train.strategy):
+        return network.xception(base, head, image_size=p.train_xception.image_size)
 
 
 def fine_tune(

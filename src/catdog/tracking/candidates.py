@@ -1,0 +1,166 @@
+"""Which new versions may become champion, and what the gates say of each."""
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from catdog.base import params
+from catdog.base.errors import UserError
+from catdog.evaluation import scoring
+from catdog.tracking import deployments, gates, served_form, versions
+from catdog.tracking.gates import Contender, Gate, Scored
+from catdog.tracking.registry import PREDICTIONS
+from catdog.tracking.versions import NAMES
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What the gates say of one candidate, such as catdog-cnn/3."""
+
+    candidate: str
+    gates: list[Gate]
+
+    @property
+    def passed(self) -> bool:
+        return all(gate.passed for gate in self.gates)
+
+
+def of(client: MlflowClient, *, wanted: str | None, champion: ModelVersion | None) -> list[ModelVersion]:
+    """The version `wanted`, or of each registered model the best one that is new, the better first.
+
+    Best is the lowest log loss, among those never deployed and scored on the newest test photographs.
+
+    Raises:
+        UserError: nothing is new, `wanted` is no candidate, or it is the champion.
+    """
+    if wanted is not None:
+        version = versions.resolve(client, wanted)
+        if not isinstance(version, ModelVersion) or version.name not in NAMES.values():
+            raise UserError(f"{wanted} is no candidate: expected one such as {NAMES['cnn']}/3")
+        if champion is not None and versions.source(champion) == versions.name(version):
+            raise UserError(f"{wanted} is the champion already, as {versions.name(champion)}")
+        return [version]
+    deployed = {event.source for event in deployments.events(client)}
+    new = [v for name in NAMES.values() for v in versions.of(client, name) if versions.name(v) not in deployed]
+    if not new:
+        raise UserError(
+            f"nothing new to promote: every version of {' and '.join(NAMES.values())} has been deployed before; train "
+            f"another (`dvc repro`), or name one: `catdog promote {NAMES['cnn']}/1`"
+        )
+    newest = max(new, key=lambda v: v.creation_timestamp).tags.get("test_digest")
+    best: dict[str, ModelVersion] = {}
+    for version in sorted(new, key=_log_loss):
+        if version.tags.get("test_digest") == newest:
+            best.setdefault(version.name, version)
+    return list(best.values())
+
+
+def assess(
+    client: MlflowClient,
+    version: ModelVersion,
+    champion: ModelVersion | None,
+    *,
+    p: params.Params,
+    rescore: Callable[[str], Scored] | None,
+) -> Assessment:
+    """Ask every gate about `version`.
+
+    Args:
+        rescore: gives what the model at a URI says of the present test photographs; called for a champion that was
+            scored on others.
+
+    Raises:
+        UserError: it was never evaluated.
+    """
+    ours = _scored(client, version)
+    if ours is None:
+        raise UserError(
+            f"{versions.name(version)} has no predictions for the test photographs ({PREDICTIONS} of run "
+            f"{version.tags.get('evaluation_run_id', 'unknown')}): run `dvc repro -f -s evaluate`"
+        )
+    other = None
+    if champion is not None:
+        theirs = _scored(client, champion)
+        allowed = gates.no_drawings(_kind(version), _kind(champion)).passed
+        if (theirs is None or theirs.digest != ours.digest) and rescore is not None and allowed:
+            theirs = rescore(versions.uri(champion))
+        nothing = Scored("", pd.DataFrame(columns=["id", "label", "probability"]))
+        other = _contender(champion, theirs or nothing, p.evaluate.threshold)
+    candidate = _contender(version, ours, p.evaluate.threshold)
+    judged = gates.judge(candidate, other, limits=p.promote, evaluate=p.evaluate, seed=p.base.seed)
+    return Assessment(versions.name(version), [_intact(version), *judged])
+
+
+def _contender(version: ModelVersion, scored: Scored, threshold: float) -> Contender:
+    metrics: dict[str, float] = {}
+    if len(scored.frame):
+        labels, probabilities = scored.frame["label"].to_numpy(), scored.frame["probability"].to_numpy()
+        metrics = scoring.score(labels, probabilities, threshold=threshold)
+    return Contender(
+        name=versions.name(version),
+        accuracy=metrics.get("accuracy", math.nan),
+        log_loss=metrics.get("log_loss", math.nan),
+        calibration_error=metrics.get("calibration_error", math.nan),
+        robustness=number(version, "robustness"),
+        milliseconds=number(version, "milliseconds_per_photograph"),
+        size=number(version, "file_bytes"),
+        source_kind=_kind(version),
+        scored=scored,
+    )
+
+
+def _scored(client: MlflowClient, version: ModelVersion) -> Scored | None:
+    run_id, column = version.tags.get("evaluation_run_id"), version.tags.get("model")
+    if not run_id or not column:
+        return None
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            frame = pd.read_parquet(client.download_artifacts(run_id, PREDICTIONS, folder))
+        frame = frame[["id", "label", column]].rename(columns={column: "probability"})
+    except (MlflowException, OSError, KeyError):
+        return None
+    return Scored(version.tags.get("test_digest", ""), frame)
+
+
+def _intact(version: ModelVersion) -> Gate:
+    digest = version.tags.get("model_sha256")
+    limit = "there, and as it was logged (sha256)"
+    try:
+        served_form.verify(versions.uri(version), **versions.digests(version))
+    except UserError as error:
+        return Gate("model file", False, str(error), limit)
+    return Gate("model file", digest is not None, f"sha256 {digest[:12] if digest else 'unknown'}", limit)
+
+
+def note_gates(client: MlflowClient, version: ModelVersion, assessment: Assessment) -> None:
+    """Write what the gates said onto the version."""
+    # `copy_model_version` takes these tags along in the same step that makes the copy.
+    verdicts = {f"gate.{gate.name.replace(' ', '_')}": str(gate) for gate in assessment.gates}
+    for key in version.tags:
+        if key.startswith("gate.") and key not in verdicts:
+            client.delete_model_version_tag(version.name, version.version, key)
+    for key, value in verdicts.items():
+        client.set_model_version_tag(version.name, version.version, key, value)
+
+
+def _kind(version: ModelVersion) -> str:
+    return version.tags.get("source_kind", "")
+
+
+def number(version: ModelVersion, key: str) -> float:
+    """A metric among a version's tags; NaN where it has none."""
+    try:
+        return float(version.tags[key])
+    except (KeyError, ValueError):
+        return math.nan
+
+
+def _log_loss(version: ModelVersion) -> float:
+    value = number(version, "log_loss")
+    return math.inf if math.isnan(value) else value

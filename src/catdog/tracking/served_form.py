@@ -1,0 +1,230 @@
+"""The served form of a trained model in MLflow: logged once, fetched, and checked against its digest.
+
+It is a logged model of the training's run: the `.keras` file, the code that answers, and no pickle.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import mlflow
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.pyfunc import PyFuncModel, PythonModelContext
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+from catdog.answers import classifier
+from catdog.base import files
+from catdog.base.errors import UserError
+from catdog.tracking import serving
+
+# What of the library answers: all that serving.py imports, and no more, so that an edit elsewhere changes no version.
+SHIPPED = (
+    "base/errors.py",
+    "base/files.py",
+    "photographs/parallel.py",
+    "photographs/photos.py",
+    "answers/classifier.py",
+    "tracking/serving.py",
+)
+_LIBRARY = Path(__file__).parents[1]
+_NEEDS = ("mlflow", "tensorflow", "keras", "numpy", "pandas", "opencv-python-headless", "pillow")
+_KEY, _DIGEST = "served_key", "served_sha256"  # tags of the logged model
+
+
+def log(
+    client: mlflow.MlflowClient,
+    *,
+    run_id: str,
+    name: str,
+    keras_file: Path,
+    classes: list[str],
+    image_size: int,
+    threshold: float,
+) -> tuple[str, str]:
+    """The logged model of a finished training run that answers in this way: the one there is, or a new one.
+
+    Args:
+        name: of the logged model.
+        image_size: of the standard form of the photographs (`prepare.image_size`).
+        threshold: what a request gets that names none.
+
+    Returns:
+        Its id, and the digest of its files.
+    """
+    config = {
+        "classes": classes,
+        "image_size": image_size,
+        "threshold": threshold,
+        "model_sha256": files.sha256(keras_file),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        code = _shipped(Path(folder))
+        # Named here, since MLflow would spend half a minute on finding out.
+        packages = [f"{package}=={version(package)}" for package in _NEEDS]
+        key = hashlib.sha256(json.dumps([config, packages, digest(code)]).encode()).hexdigest()
+        run = client.get_run(run_id)
+        for known in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
+            if known.status != LoggedModelStatus.READY:  # a kill came before it was whole
+                client.delete_logged_model(known.model_id)
+            elif known.tags.get(_KEY) == key:
+                return known.model_id, known.tags[_DIGEST]
+        model = client.create_logged_model(
+            run.info.experiment_id, name, run_id, tags={_KEY: key}, params={**run.data.params, **_text(config)}
+        )
+        saved = Path(folder) / "served"
+        _save(saved, model, keras_file=keras_file, code=code, packages=packages, config=config)
+        sha256 = digest(saved)
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        client.log_model_artifacts(model.model_id, str(saved))
+        client.set_logged_model_tags(model.model_id, {_DIGEST: sha256})
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)  # last: what is READY is whole
+    return model.model_id, sha256
+
+
+def _shipped(folder: Path) -> Path:
+    """The part of the library that answers, as a package in `folder`."""
+    for name in SHIPPED:
+        target = folder / "catdog" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_LIBRARY / name, target)
+        (target.parent / "__init__.py").touch()
+    (folder / "catdog" / "__init__.py").touch()
+    return folder / "catdog"
+
+
+def _save(
+    path: Path, model: LoggedModel, *, keras_file: Path, code: Path, packages: list[str], config: dict[str, Any]
+) -> None:
+    outputs = {"label": DataType.string, "probability": DataType.double, "model_version": DataType.string}
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary, serving.IMAGE)]),
+        outputs=Schema([ColSpec(kind, column) for column, kind in outputs.items()]),
+        params=ParamSchema([ParamSpec("threshold", DataType.double, config["threshold"])]),
+    )
+    with warnings.catch_warnings():
+        # It asks for an example of the input, which says no more than the signature and would hold a photograph.
+        warnings.filterwarnings("ignore", message=".*input example was not provided.*")
+        mlflow.pyfunc.save_model(
+            path,
+            python_model=str(code / "tracking/serving.py"),
+            artifacts={serving.MODEL: str(keras_file)},
+            code_paths=[str(code)],
+            model_config=config,
+            signature=signature,
+            pip_requirements=packages,
+            mlflow_model=Model(
+                artifact_path=model.artifact_location,
+                run_id=model.source_run_id,
+                model_uuid=model.model_id,
+                model_id=model.model_id,
+            ),
+        )
+    for cache in list(path.rglob("__pycache__")):  # MLflow has run the code once
+        shutil.rmtree(cache)
+
+
+def _text(config: dict[str, Any]) -> dict[str, str]:
+    return {f"served.{key}": str(value) for key, value in config.items()}
+
+
+def load(uri: str, *, model_sha256: str | None = None, served_sha256: str | None = None) -> classifier.Classifier:
+    """The classifier inside a logged model, run by the code of this project and not by what is in the store.
+
+    Raises:
+        UserError: there is no such model, or it was changed, as `fetch` has it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _, found = read(fetch(uri, Path(folder), model_sha256=model_sha256, served_sha256=served_sha256))
+        return found
+
+
+def read(fetched: Path) -> tuple[Any, classifier.Classifier]:
+    """The Keras model in what `fetch` gave, and the classifier around it.
+
+    Raises:
+        UserError: it can't be loaded.
+    """
+    file, config = _parts(fetched)
+    model = classifier.read(file, config.pop("model_sha256"))
+    return model, classifier.of(model, **config)
+
+
+def verify(uri: str, *, model_sha256: str | None, served_sha256: str | None = None) -> None:
+    """Check that a logged model is there and is what was logged, as `fetch` has it.
+
+    Raises:
+        UserError: it is not.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        fetch(uri, Path(folder), model_sha256=model_sha256, served_sha256=served_sha256)
+
+
+def fetch(uri: str, folder: Path, *, model_sha256: str | None = None, served_sha256: str | None = None) -> Path:
+    """A copy of a logged model in `folder`, and where it is.
+
+    Args:
+        model_sha256: what the registry says of the `.keras` file; what the logged model says of it is checked in any
+            case.
+        served_sha256: what `digest` gave of it all when it was logged; None: not checked.
+
+    Raises:
+        UserError: there is no such model, or it was changed.
+    """
+    try:
+        fetched = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+        file, config = _parts(fetched)
+    except (MlflowException, OSError, KeyError) as error:
+        raise UserError(f"{uri} can't be loaded as a served model: {_first_line(error)}") from None
+    for cache in list(fetched.rglob("__pycache__")):  # no part of what was logged, and Python would trust it
+        shutil.rmtree(cache)
+    classifier.verify(file, config["model_sha256"])
+    classifier.verify(file, model_sha256)
+    if served_sha256 is not None and (found := digest(fetched)) != served_sha256:
+        raise UserError(
+            f"{uri} is not what was logged: the sha256 of its files is {found[:12]}, not {served_sha256[:12]}; code or "
+            "settings were changed, so it is not used; restore the artifact store or train again"
+        )
+    return fetched
+
+
+def digest(folder: Path) -> str:
+    """sha256 over names and contents of all files of a logged model, in hex.
+
+    Left out is what comes to it later: the name that it was fetched by, and compiled code.
+    """
+    contents = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    names = {file.relative_to(folder).as_posix(): file for file in contents}
+    lines = [f"{files.sha256(file)}  {name}\n" for name, file in names.items() if name != serving.META]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def answering(fetched: Path) -> PyFuncModel:
+    """What `fetch` gave as MLflow's server takes it, run by the code of this project and not by what was fetched.
+
+    Raises:
+        MlflowException: it can't be loaded.
+    """
+    file, config = _parts(fetched)
+    served = serving.ServedModel()
+    served.load_context(PythonModelContext({serving.MODEL: str(file)}, config))
+    return PyFuncModel(
+        model_meta=Model.load(fetched),
+        model_impl=SimpleNamespace(predict=lambda data, params=None: served.predict(None, data, params)),
+    )
+
+
+def _parts(fetched: Path) -> tuple[Path, dict[str, Any]]:
+    flavor = Model.load(fetched).flavors["python_function"]
+    return fetched / flavor["artifacts"][serving.MODEL]["path"], flavor["config"]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
