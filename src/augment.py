@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from catdog.base import params, paths
-from catdog.base.errors import run
+from catdog.base import errors, params, paths
 from catdog.base.progress import track
 from catdog.photographs import augmentation, photos, shards
 from catdog.pictures import sheets
@@ -37,4 +36,4 @@ def _transforms_sheet(photograph: np.ndarray, p: params.Params) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    errors.run(main)

@@ -1,7 +1,6 @@
 """Both models and the test photographs -> everything that is said about the two, and their registered versions."""
 
-from catdog.base import files, params, paths
-from catdog.base.errors import run
+from catdog.base import errors, files, params, paths
 from catdog.evaluation import comparison, report, suspects
 from catdog.photographs import shards
 from catdog.tracking import lineage, publication, store
@@ -38,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    errors.run(main)

@@ -1,7 +1,6 @@
 """Photographs in data/raw -> checked, upright, deduplicated, shrunk and split shards, and a manifest of every file."""
 
-from catdog.base import files, params, paths
-from catdog.base.errors import run
+from catdog.base import errors, files, params, paths
 from catdog.base.progress import track
 from catdog.photographs import shards
 from catdog.pictures import style
@@ -42,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    errors.run(main)

@@ -1,7 +1,6 @@
 """Training photographs and their variants -> a convolutional network of our own, trained from scratch."""
 
-from catdog.base import params, paths
-from catdog.base.errors import run as run_stage
+from catdog.base import errors, params, paths
 from catdog.photographs import shards
 from catdog.tracking import runs, store
 from catdog.training.cnn import recipe
@@ -15,11 +14,11 @@ def main() -> None:
     p = params.load()
     client = store.connect()
     train, augmented, val = (shards.Shard(path) for path in INPUTS)
-    this = fingerprint.of(f"train_{NAME}", p)
+    depends = fingerprint.of(f"train_{NAME}", p)
 
     with (
-        checkpoints.kept(NAME, this) as checkpoint,
-        runs.training(client, p, NAME, inputs=INPUTS, fingerprint=this) as run,
+        checkpoints.kept(NAME, depends) as checkpoint,
+        runs.training(client, p, NAME, inputs=INPUTS, fingerprint=depends) as run,
         memory.watched() as peak,
     ):
         model = recipe.compiled(p, photographs=len(train))
@@ -44,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    errors.run(main)

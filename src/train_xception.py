@@ -1,7 +1,6 @@
 """Training photographs -> Xception with ImageNet weights under a head of our own."""
 
-from catdog.base import params, paths
-from catdog.base.errors import run as run_stage
+from catdog.base import errors, params, paths
 from catdog.photographs import shards
 from catdog.tracking import runs, store
 from catdog.training.loop import checkpoints, fingerprint, memory, outcome, strategies
@@ -19,11 +18,11 @@ def main() -> None:
     learnt_from = [train, augmented] if t.augmented else [train]
     with strategies.scope(p.train.strategy):
         base, origin = weights.load_xception(t.weights, image_size=t.image_size)
-    this = fingerprint.of(f"train_{NAME}", p, also=origin["sha256"])
+    depends = fingerprint.of(f"train_{NAME}", p, also=origin["sha256"])
 
     with (
-        checkpoints.kept(NAME, this) as checkpoint,
-        runs.training(client, p, NAME, inputs=INPUTS, fingerprint=this) as run,
+        checkpoints.kept(NAME, depends) as checkpoint,
+        runs.training(client, p, NAME, inputs=INPUTS, fingerprint=depends) as run,
         memory.watched() as peak,
     ):
         run.tags({f"weights.{key}": value for key, value in origin.items()})
@@ -64,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    errors.run(main)

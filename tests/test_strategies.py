@@ -150,19 +150,9 @@ def test_another_backend_can_not_mirror(monkeypatch):
         pass
 
 
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("multi_worker", "does not work with Keras 3, whose fit can't share batches between hosts"),
-        ("parameter_server", "does not work with Keras 3"),
-        ("central_storage", "does not work with Keras 3, whose batch normalization"),
-        ("tpu", "needs TPUs"),
-        ("both", "is not known"),
-    ],
-)
-def test_what_does_not_work_is_refused_with_the_reason_and_what_does(tmp_path, name, why):
+def test_any_other_is_refused_with_what_there_is(tmp_path):
     text = (Path(__file__).parents[1] / "params.yaml").read_text()
     assert "strategy: auto" in text
-    (tmp_path / "params.yaml").write_text(text.replace("strategy: auto", f"strategy: {name}"))
-    with pytest.raises(UserError, match=f"train.strategy: '{name}' {why}.*; take auto, one .* or mirrored"):
+    (tmp_path / "params.yaml").write_text(text.replace("strategy: auto", "strategy: multi_worker"))
+    with pytest.raises(UserError, match=r"train.strategy should be 'auto', 'one' or 'mirrored'. Received: 'multi_w"):
         load(tmp_path / "params.yaml")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from catdog.tracking import served_form
+
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
 LIBRARY = SRC / "catdog"
@@ -122,6 +124,12 @@ def test_a_file_is_short(path):
     assert length <= (80 if path.parent == SRC else 300) or "drawn" in path.parts
 
 
+def test_a_served_model_ships_what_answers_and_no_more():
+    serving = "catdog.tracking.serving"
+    answering = {serving} | reached(MODULES[serving])
+    assert {MODULES[module].relative_to(LIBRARY).as_posix() for module in answering} == set(served_form.SHIPPED)
+
+
 # ---- dvc.yaml -------------------------------------------------------------------------------------------------------
 
 
@@ -171,7 +179,8 @@ def test_the_command_and_the_first_stages_start_without_tensorflow_and_mlflow(tm
 # ---- modules --------------------------------------------------------------------------------------------------------
 
 # MLflow runs serving.py to learn which class to load.
-AT_IMPORT = {"serving": ["mlflow.models.set_model"], "plots_page": ["run"]} | {stage: ["run"] for stage in SCRIPTS}
+AT_IMPORT = {"serving": ["mlflow.models.set_model"], "plots_page": ["run"]}
+AT_IMPORT |= {stage: ["errors.run"] for stage in SCRIPTS}
 DEFINITIONS = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign | ast.AugAssign
 
 

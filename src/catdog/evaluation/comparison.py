@@ -108,7 +108,7 @@ def measure(p: params.Params, answers: Answers, corrupted: corruptions.Corrupted
             **scoring.score(answers.labels, probabilities, threshold=e.threshold),
             "temperature": temperature,
             **_calibrated(scoring.score(answers.labels, calibrated, threshold=e.threshold)),
-            "robustness": float(corrupted.shares[name].mean()),
+            "robustness": corrupted.robustness(name),
             "train_seconds": trained["seconds"],
             "milliseconds_per_photograph": answers.milliseconds[name],
             "milliseconds_per_photograph_of_32": answers.batch_milliseconds[name],

@@ -77,11 +77,15 @@ class Corrupted:
     Attributes:
         table: columns corruption, strength (0: none), model, photographs, accuracy, low, high (Wilson's interval).
         shares: by model, float64 (photographs,): of each photograph's corrupted versions, the share that the model
-            gets right. Their mean is the model's robustness.
+            gets right.
     """
 
     table: pd.DataFrame
     shares: dict[str, np.ndarray]
+
+    def robustness(self, model: str) -> float:
+        """The mean accuracy of a model over all corruptions and strengths."""
+        return float(self.shares[model].mean())
 
 
 def measure(shard: Shard, *, count: int, models: dict[str, Model], threshold: float, confidence: float) -> Corrupted:
@@ -101,8 +105,8 @@ def measure(shard: Shard, *, count: int, models: dict[str, Model], threshold: fl
         jpegs = list(parallel.threaded(version, rows, ahead=_BATCH))
         for name, (side, answers) in models.items():
             pixels = parallel.threaded(partial(photos.pixels, size=side), jpegs, ahead=2 * _BATCH)
-            batches = parallel.chunks(pixels, _BATCH)
-            right = (np.concatenate([answers(np.stack(batch)) for batch in batches]) >= threshold) == labels
+            probabilities = [answers(np.stack(batch)) for batch in parallel.chunks(pixels, _BATCH)]
+            right = (np.concatenate(probabilities) >= threshold) == labels
             if strength:
                 rights[name].append(right)
             low, high = scoring.wilson(right.sum(), len(right), confidence)
@@ -129,4 +133,5 @@ def draw(table: pd.DataFrame, path: Path, *, note: str = "") -> None:
 
 
 def _version(shard: Shard, row: int, *, kind: str, strength: int) -> bytes:
-    return corrupted(shard.jpeg(row), shard.ids[row], kind=kind, strength=strength) if strength else shard.jpeg(row)
+    jpeg = shard.jpeg(row)
+    return corrupted(jpeg, shard.ids[row], kind=kind, strength=strength) if strength else jpeg

@@ -97,8 +97,8 @@ def _words(result: dict) -> str:
         )
     low, high = result["log_loss"]["interval"]
     if low <= 0 <= high:
-        losses = f"Their probabilities are equally good, as far as these {things} tell (log loss)"
+        loss = f"Their probabilities are equally good, as far as these {things} tell (log loss)"
     else:
         nats = abs(result["log_loss"]["difference"])
-        losses = f"The probabilities of {second if high < 0 else first} are better: log loss {nats:.3f} nats lower"
-    return f"{counts}. {verdict}. {losses}."
+        loss = f"The probabilities of {second if high < 0 else first} are better: log loss {nats:.3f} nats lower"
+    return f"{counts}. {verdict}. {loss}."

@@ -100,8 +100,8 @@ def reliability(tables: Tables, calibrated: Tables, evaluation: dict, path: Path
         _observed(after, calibrated[model], colour)
         width = table["width"] * 0.4
         counts.bar(table["middle"] + (place - 0.5) * width, table["photographs"], width, color=colour)
-        errors = (metrics["calibration_error"], metrics["calibrated_calibration_error"])
-        words = "off by {:.1f} %, then {:.1f} %".format(*(100 * error for error in errors))
+        error, calibrated_error = metrics["calibration_error"], metrics["calibrated_calibration_error"]
+        words = f"off by {100 * error:.1f} %, then {100 * calibrated_error:.1f} %"
         entries.append((colour, "-", f"{NAMES[model]}: {words} (temperature {metrics['temperature']:.2f})"))
     style.percent_axes(before.xaxis, before.yaxis, after.xaxis, after.yaxis, counts.xaxis)
     style.title(before, "Predicted against observed")

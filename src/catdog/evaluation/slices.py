@@ -32,10 +32,10 @@ def describe(shard: Shard, manifest: pd.DataFrame, *, classes: list[str]) -> pd.
     return pd.DataFrame(
         {
             "class": pd.Categorical(np.array(classes)[shard.labels], classes),
-            "shape": _parts(aspect, [0.9, 1.1], ["portrait", "about square", "landscape"]),
+            "shape": _cut(aspect, [0.9, 1.1], ["portrait", "about square", "landscape"]),
             "short side": _thirds(short, "smallest", "middle", "largest", unit="px"),
             "light": _thirds(light, "darkest", "middle", "brightest", unit="of 255"),
-            "colour": _parts(colour, [_GREY], ["none (grey)", "colour"]),
+            "colour": _cut(colour, [_GREY], ["none (grey)", "colour"]),
         }
     )
 
@@ -87,9 +87,8 @@ def _thirds(values: np.ndarray, *names: str, unit: str) -> pd.Categorical:
     if low == high:
         return pd.Categorical(np.full(len(values), f"about {low:.0f} {unit}"))
     limits = (f"under {low:.0f}", f"{low:.0f} to {high:.0f}", f"from {high:.0f} {unit}")
-    return _parts(values, [low, high], [f"{name}, {limit}" for name, limit in zip(names, limits, strict=True)])
+    return _cut(values, [low, high], [f"{name}, {limit}" for name, limit in zip(names, limits, strict=True)])
 
 
-def _parts(values: np.ndarray, limits: list[float], names: list[str]) -> pd.Categorical:
-    """The name of each value's part. A part begins at its lower limit; `limits` ascend."""
-    return pd.Categorical(np.array(names)[np.digitize(values, limits)], names)
+def _cut(values: np.ndarray, limits: list[float], names: list[str]) -> pd.Categorical:
+    return pd.cut(values, [-np.inf, *limits, np.inf], right=False, labels=names)
