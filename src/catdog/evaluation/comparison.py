@@ -1,11 +1,11 @@
-"""What the two models say of the test photographs, as figures, tables and pictures. Knows nothing of MLflow."""
+"""What the two models say of the test photographs, as metrics, tables and pictures."""
 
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict
 
 import keras
 import numpy as np
@@ -18,7 +18,6 @@ from catdog.photographs import shards
 from catdog.pictures import style
 from catdog.pictures.style import NAMES
 
-T = TypeVar("T")
 _TIMED_ANSWERS = 15
 _AT_ONCE = 32
 _CALIBRATED = ("log_loss", "brier", "calibration_error")
@@ -77,21 +76,18 @@ def ask(models: dict[str, Judged], *, test: shards.Shard, val: shards.Shard) -> 
     return Answers(
         test.labels,
         test.ids,
-        {
-            name: _answers(test, judged.classifier.probabilities, judged, f"test, {name}")
-            for name, judged in models.items()
-        },
-        {name: _milliseconds(judged.classifier, test, 1) for name, judged in models.items()},
-        {name: _milliseconds(judged.classifier, test, _AT_ONCE) for name, judged in models.items()},
+        {name: _on_shard(test, model, model.classifier.probabilities, name) for name, model in models.items()},
+        {name: _milliseconds(model.classifier, test, 1) for name, model in models.items()},
+        {name: _milliseconds(model.classifier, test, _AT_ONCE) for name, model in models.items()},
         val.labels,
-        {name: _answers(val, judged.quick, judged, f"validation, {name}") for name, judged in models.items()},
+        {name: _on_shard(val, model, model.quick, name) for name, model in models.items()},
     )
 
 
 def corrupt(p: params.Params, models: dict[str, Judged], test: shards.Shard) -> corruptions.Corrupted:
-    """How both models fare on test photographs that were made corrupted."""
+    """How both models fare on corrupted test photographs."""
     e = p.evaluate
-    asked = {name: (judged.classifier.side, judged.quick) for name, judged in models.items()}
+    asked = {name: (model.classifier.side, model.quick) for name, model in models.items()}
     return corruptions.measure(test, count=e.corrupted, models=asked, threshold=e.threshold, confidence=e.confidence)
 
 
@@ -113,17 +109,16 @@ def measure(p: params.Params, answers: Answers, corrupted: corruptions.Corrupted
             "milliseconds_per_photograph": answers.milliseconds[name],
             "milliseconds_per_photograph_of_32": answers.batch_milliseconds[name],
             **{key: trained[key] for key in _COSTS if key in trained},
-            "intervals": scoring.intervals(answers.labels, probabilities, **_sampled(p), threshold=e.threshold)
-            | _calibrated(scoring.intervals(answers.labels, calibrated, **_sampled(p), threshold=e.threshold))
-            | {"robustness": scoring.mean_interval(corrupted.shares[name], **_sampled(p)).tolist()},
+            "intervals": scoring.intervals(answers.labels, probabilities, **_bootstrap(p), threshold=e.threshold)
+            | _calibrated(scoring.intervals(answers.labels, calibrated, **_bootstrap(p), threshold=e.threshold))
+            | {"robustness": scoring.mean_interval(corrupted.shares[name], **_bootstrap(p)).tolist()},
         }
     metrics["difference"] = difference.compare(
         answers.labels,
-        answers.probabilities["cnn"],
-        answers.probabilities["xception"],
-        **_sampled(p),
+        *answers.probabilities.values(),
+        **_bootstrap(p),
         threshold=e.threshold,
-        names=(NAMES["cnn"], NAMES["xception"]),
+        names=list(NAMES.values()),
         things="drawings" if drawings_note() else "photographs",
     )
     return metrics
@@ -153,22 +148,22 @@ def write_tables(
     }
     tables |= {f"{kind}_band": {} for kind in ("roc", "precision_recall")}
     for name in NAMES:
-        labels, told = answers.labels, answers.probabilities[name]
-        calibrated = calibration.apply_temperature(told, metrics[name]["temperature"])
+        labels, probabilities = answers.labels, answers.probabilities[name]
+        calibrated = calibration.apply_temperature(probabilities, metrics[name]["temperature"])
         for curve in tradeoffs.CURVES:
-            tables[curve][name] = tradeoffs.table(curve, labels, told)
-            tables[f"{curve}_band"][name] = tradeoffs.band(curve, labels, told, **_sampled(p))
+            tables[curve][name] = tradeoffs.table(curve, labels, probabilities)
+            tables[f"{curve}_band"][name] = tradeoffs.band(curve, labels, probabilities, **_bootstrap(p))
         confidence = p.evaluate.confidence
-        tables["reliability"][name] = calibration.reliability_table(labels, told, confidence=confidence)
+        tables["reliability"][name] = calibration.reliability_table(labels, probabilities, confidence=confidence)
         tables["calibrated"][name] = calibration.reliability_table(labels, calibrated, confidence=confidence)
         tables["confusion"][name] = scoring.confusion_table(
-            labels, told, threshold=p.evaluate.threshold, classes=p.base.classes
+            labels, probabilities, threshold=p.evaluate.threshold, classes=p.base.classes
         )
     for kind, by_model in tables.items():
         for name, table in by_model.items():
             files.write_text(paths.PLOTS / f"{kind}_{name}.csv", table.to_csv(index=False))
     described = slices.describe(test, pd.read_csv(paths.MANIFEST), classes=p.base.classes)
-    right = {n: (told >= p.evaluate.threshold) == answers.labels for n, told in answers.probabilities.items()}
+    right = {n: (each >= p.evaluate.threshold) == answers.labels for n, each in answers.probabilities.items()}
     both = {"slices": slices.table(described, right, confidence=p.evaluate.confidence), "corruptions": corrupted.table}
     for kind, table in both.items():
         files.write_text(paths.PLOTS / f"{kind}.csv", table.to_csv(index=False))
@@ -198,15 +193,9 @@ def draw(
     plots.comparison(metrics, trained, pictures["comparison"], note=note)
     slices.draw(tables["slices"]["both"], pictures["slices"], note=note)
     corruptions.draw(tables["corruptions"]["both"], pictures["corruptions"], note=note)
+    networks = {name: model.model for name, model in models.items()}
     failed = failures.draw(
-        failures.Failures(
-            test,
-            answers.probabilities,
-            {name: judged.model for name, judged in models.items()},
-            p.base.classes,
-            p.evaluate.threshold,
-            note,
-        )
+        failures.Failures(test, answers.probabilities, networks, p.base.classes, p.evaluate.threshold, note)
     )
     augmented = {"augmented": paths.AUGMENTED_SHEET, "transforms": paths.TRANSFORMS_SHEET}
     return pictures | failed | paths.DATA_PICTURES | augmented
@@ -217,7 +206,13 @@ def predictions(answers: Answers) -> pd.DataFrame:
     return pd.DataFrame({"id": answers.ids, "label": answers.labels, **answers.probabilities})
 
 
-def _sampled(p: params.Params) -> Any:
+class _Bootstrap(TypedDict):
+    confidence: float
+    resamples: int
+    seed: int
+
+
+def _bootstrap(p: params.Params) -> _Bootstrap:
     return {"confidence": p.evaluate.confidence, "resamples": p.evaluate.bootstrap, "seed": p.base.seed}
 
 
@@ -232,15 +227,16 @@ def _numbers(values: dict) -> dict:
     return kept
 
 
-def _calibrated(found: dict[str, T]) -> dict[str, T]:
-    """Of what was found with calibrated probabilities, that which a temperature changes."""
-    return {f"calibrated_{key}": found[key] for key in _CALIBRATED}
+def _calibrated(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Of metrics, or their intervals, on calibrated probabilities: those that a temperature changes."""
+    return {f"calibrated_{key}": metrics[key] for key in _CALIBRATED}
 
 
-def _answers(
-    shard: shards.Shard, probabilities: Callable[[np.ndarray], np.ndarray], judged: Judged, what: str
+def _on_shard(
+    shard: shards.Shard, model: Judged, probabilities: Callable[[np.ndarray], np.ndarray], name: str
 ) -> np.ndarray:
-    return inference.on_shard(shard, side=judged.classifier.side, probabilities=probabilities, what=what)
+    what = f"{shard.path.stem}, {name}"
+    return inference.on_shard(shard, side=model.classifier.side, probabilities=probabilities, what=what)
 
 
 def _milliseconds(model: classifier.Classifier, test: shards.Shard, at_once: int) -> float:

@@ -1,5 +1,7 @@
 """Is one model better than the other on the same photographs, and how certain is that?"""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import stats
 
@@ -15,7 +17,7 @@ def compare(
     confidence: float,
     resamples: int,
     seed: int,
-    names: tuple[str, str] = ("first", "second"),
+    names: Sequence[str] = ("first", "second"),
     things: str = "photographs",
 ) -> dict:
     """Compare two models on the same photographs.

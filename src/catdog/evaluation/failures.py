@@ -47,13 +47,9 @@ class Failures:
 
 def draw(failures: Failures) -> dict[str, Path]:
     """Draw the sheets and write the table; returns the sheets by the names that the report has for them."""
-    names = [*(f"mistakes_{name}" for name in NAMES), "disagreements"]
-    pictures = {name: paths.PLOTS / f"{name}.png" for name in names}
-    for name in NAMES:
-        mistakes(failures, name, pictures[f"mistakes_{name}"])
-    disagreements(failures, pictures["disagreements"])
+    pictures = [*(mistakes(failures, name) for name in NAMES), disagreements(failures)]
     files.write_text(paths.MISTAKES, table(failures).to_csv(index=False))
-    return pictures
+    return {path.stem: path for path in pictures}
 
 
 def table(failures: Failures) -> pd.DataFrame:
@@ -76,15 +72,16 @@ def table(failures: Failures) -> pd.DataFrame:
     return photographs.iloc[_by_doubt(wrong.any(axis=1).to_numpy(), doubt)]
 
 
-def mistakes(failures: Failures, name: str, path: Path) -> None:
+def mistakes(failures: Failures, name: str) -> Path:
     """A sheet of the mistakes that model `name` was surest of."""
     rows = _by_doubt(failures.wrong(name), failures.doubt(name))
     count = f"{len(rows):,} mistake{'s' if len(rows) != 1 else ''}"
     count += f", {_SHOWN} shown" if len(rows) > _SHOWN else ""
-    _sheet(failures, dict.fromkeys(rows[:_SHOWN], ""), path, title=f"{NAMES[name]}: {count}, the surest first")
+    title = f"{NAMES[name]}: {count}, the surest first"
+    return _sheet(failures, dict.fromkeys(rows[:_SHOWN], ""), paths.PLOTS / f"mistakes_{name}.png", title=title)
 
 
-def disagreements(failures: Failures, path: Path) -> None:
+def disagreements(failures: Failures) -> Path:
     """A sheet of photographs that one model gets right and the other wrong, some of either kind."""
     headings: dict[int, str] = {}
     counts = []
@@ -92,7 +89,8 @@ def disagreements(failures: Failures, path: Path) -> None:
         rows = _by_doubt(failures.wrong(wrong) & ~failures.wrong(right), failures.doubt(wrong))
         headings |= dict.fromkeys(rows[: _SHOWN // 2], f"\n{NAMES[right]} alone is right")
         counts.append(f"{NAMES[right]} alone right on {len(rows):,}")
-    _sheet(failures, headings, path, title=f"Disagreements: {', '.join(counts)}")
+    title = f"Disagreements: {', '.join(counts)}"
+    return _sheet(failures, headings, paths.PLOTS / "disagreements.png", title=title)
 
 
 def _by_doubt(photographs: np.ndarray, doubt: np.ndarray) -> list[int]:
@@ -101,7 +99,7 @@ def _by_doubt(photographs: np.ndarray, doubt: np.ndarray) -> list[int]:
     return rows[np.argsort(-doubt[rows], kind="stable")].tolist()
 
 
-def _sheet(failures: Failures, headings: dict[int, str], path: Path, *, title: str) -> None:
+def _sheet(failures: Failures, headings: dict[int, str], path: Path, *, title: str) -> Path:
     """Draw the photographs whose rows are the keys of `headings`, each with what both models looked at."""
     shard, rows = failures.shard, list(headings)
     heats = {name: _heats(failures, name, rows) for name in NAMES} if rows else {}
@@ -113,6 +111,7 @@ def _sheet(failures: Failures, headings: dict[int, str], path: Path, *, title: s
         heading = f"labelled {failures.classes[shard.labels[row]]}{headings[row]}"
         blocks.append(sheets.Block([image, *overlays], [sheets.tail(shard.sources[row]), *verdicts], heading))
     sheets.block_sheet(blocks, path, title=title, note=failures.note, cell=_CELL, palette=True)
+    return path
 
 
 def _heats(failures: Failures, name: str, rows: list[int]) -> np.ndarray:

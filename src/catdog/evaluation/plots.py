@@ -128,11 +128,10 @@ def cost(evaluation: dict, histories: Tables, path: Path, *, note: str = "") -> 
         _whisker(axes, metrics, "accuracy", at=metrics["train_seconds"], colour=colour)
         words = f"{percent(metrics['accuracy'])} on test, after {duration(metrics['train_seconds'])}"
         entries.append((colour, "o", f"{NAMES[model]}: {words}"))
-    axes.set_xscale("log")
+    axes.set(xscale="log", xlabel="time since the start of training")
     axes.set_xticks(list(_TICKS), list(_TICKS.values()), minor=False)
     axes.minorticks_off()
     axes.set_xlim(max(min(starts), 0.1) / 3, max(evaluation[model]["train_seconds"] for model in histories) * 1.5)
-    axes.set_xlabel("time since the start of training")
     style.percent_axes(axes.yaxis)
     style.title(axes, "Accuracy against training time")
     style.legend(axes, entries, loc="lower right")
@@ -150,8 +149,7 @@ def comparison(evaluation: dict, histories: Tables, path: Path, *, note: str = "
     lines.set_xlabel("epoch")
     style.percent_axes(lines.yaxis)
     style.title(lines, "Validation accuracy")
-    headline = evaluation["difference"]["headline"]
-    figure.suptitle(headline, x=0.008, ha="left", fontsize=15, fontweight="bold", color=INK)
+    figure.suptitle(evaluation["difference"]["headline"], x=0.008, ha="left", fontsize=15, fontweight="bold", color=INK)
     style.legend(figure, [(COLOURS[model], "o", NAMES[model]) for model in histories], loc="outside upper right")
     style.save(figure, path)
 
@@ -188,8 +186,7 @@ def _bars(axes: Axes, evaluation: dict, histories: Tables) -> None:
         if before > 0.05 * seconds:
             text = f"{duration(before)} before the first epoch (pale)"
             axes.annotate(text, (0, place + 0.17), (0, -13), textcoords="offset points", fontsize=9, color=GREY)
-    axes.set_ylim(len(histories) - 0.5, -0.5)
-    axes.set(yticks=[], xticks=[])
+    axes.set(ylim=(len(histories) - 0.5, -0.5), yticks=[], xticks=[])
     axes.spines[["bottom", "left"]].set_visible(False)
     style.title(axes, "Training time")
 

@@ -36,7 +36,7 @@ def find(p: params.Params, shards: list[Shard], *, note: str) -> Path:
     """
     t = p.train_xception
     base, origin = weights.load_xception(t.weights, image_size=t.image_size)
-    found = features.extract(
+    extracted = features.extract(
         shards,
         model=base,
         weights_digest=origin["sha256"],
@@ -46,7 +46,7 @@ def find(p: params.Params, shards: list[Shard], *, note: str) -> Path:
     )
     labels = np.concatenate([shard.labels for shard in shards])
     groups = [group for shard in shards for group in shard.groups]
-    sure = confidence(found.rows, labels, groups, seed=p.base.seed)
+    sure = confidence(extracted.rows, labels, groups, seed=p.base.seed)
     ranked = table(shards, sure, classes=p.base.classes)
     files.write_text(paths.SUSPECTS, ranked.drop(columns=["shard", "row"]).to_csv(index=False))
     draw(ranked, shards, paths.SUSPECTS_SHEET, note=note)
@@ -65,8 +65,8 @@ def confidence(features: np.ndarray, labels: np.ndarray, groups: list[str], *, s
     small = PCA(components, svd_solver="randomized", random_state=seed).fit_transform(np.sqrt(features))
     model = make_pipeline(StandardScaler(), LogisticRegression(C=_C, max_iter=500))
     folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
-    told = cross_val_predict(model, small, labels, groups=groups, cv=folds, method="predict_proba")
-    return told[np.arange(len(labels)), labels.astype(int)]
+    out_of_fold = cross_val_predict(model, small, labels, groups=groups, cv=folds, method="predict_proba")
+    return out_of_fold[np.arange(len(labels)), labels.astype(int)]
 
 
 def table(shards: list[Shard], confidence: np.ndarray, *, classes: list[str]) -> pd.DataFrame:
