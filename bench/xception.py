@@ -124,17 +124,17 @@ def our_stage(p: params.Params, *, side: int, count: int | None) -> tuple[float,
             return features.extract(list(of), model=base, folder=folder, **given).rows
 
         started = time.perf_counter()
-        model, _ = recipe.train(
+        to_train, to_validate = recipe.with_labels(extract(train, val), [train], val)
+        head, _ = recipe.train_head(
             p,
-            base,
-            extract(train, val),
-            train=[train],
-            val=val,
-            checkpoint=lambda part: Checkpoint(folder / f"{part}.npz", fingerprint="bench"),
+            train=to_train,
+            val=to_validate,
+            photographs=len(train),
+            checkpoint=Checkpoint(folder / "head.npz", fingerprint="bench"),
             on_epoch=lambda row: None,
         )
         seconds = time.perf_counter() - started
-        probabilities = model.get_layer("head").predict(extract(test), verbose=0)[:, 0]
+        probabilities = head.predict(extract(test), verbose=0)[:, 0]
         return seconds, float(np.mean((probabilities >= p.evaluate.threshold) == test.labels))
 
 

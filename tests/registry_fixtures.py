@@ -17,7 +17,6 @@ from catdog.base import files, params
 from catdog.base.errors import UserError
 from catdog.tracking import deployments, promotion, registry, served_form
 
-EXPERIMENT = "deployments-of-tests"
 LABELS = np.arange(400) % 2
 P = params.load(Path(__file__).parents[1] / "params.yaml")
 
@@ -116,11 +115,11 @@ class Store:
         return registry.register(self.client, model, model_id=model_id, run_id=run_id, tags=tags, metrics=metrics)
 
     def promote(self, candidate=None, *, client=None, **other) -> promotion.Promotion:
-        known = {"p": P, "experiment": EXPERIMENT, "why": "a test", "who": "tester"}
+        known = {"p": P, "why": "a test"}
         return promotion.promote(client or self.client, candidate=candidate, **(known | other))
 
     def rollback(self, to=None, **other) -> deployments.Event:
-        return promotion.rollback(self.client, to=to, **({"experiment": EXPERIMENT, "why": "it barked"} | other))
+        return promotion.rollback(self.client, to=to, **({"why": "it barked"} | other))
 
     def aliases(self) -> dict[str, int]:
         return deployments.aliases(self.client)
@@ -129,6 +128,7 @@ class Store:
 @pytest.fixture
 def store(tmp_path, monkeypatch, logged):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOGNAME", "tester")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     yield Store.copied(tmp_path, logged)

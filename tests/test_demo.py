@@ -73,7 +73,7 @@ def test_the_answers_are_the_networks_own(page, judges):
 def test_nothing_is_called_certain(judges):
     nothing = np.zeros((4, 4, 3), np.uint8)
     said = [
-        demo._told(judges[0], verdicts.Verdict(label, probability, nothing, nothing, 1.0))["sure"]
+        demo._verdict_fields(judges[0], verdicts.Verdict(label, probability, nothing, nothing, 1.0))["sure"]
         for label, probability in (("dog", 0.9996), ("dog", 0.9994), ("cat", 0.0), ("cat", 0.25))
     ]
     assert said == ["over 99.9 %", "99.9 %", "over 99.9 %", "75.0 %"]

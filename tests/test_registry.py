@@ -9,7 +9,6 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from registry_fixtures import (
     BETTER,
-    EXPERIMENT,
     GOOD,
     LABELS,
     Store,
@@ -213,7 +212,7 @@ def test_drawings_are_refused_without_scoring_the_champion_on_them(store):
 
 def test_rollback_to_the_previous_and_forth_again(store):
     deployed_twice(store)
-    event = store.rollback(who="tester")
+    event = store.rollback()
     assert (event.action, event.version, event.over, event.source) == ("rollback", 1, 2, "catdog-cnn/1")
     assert store.aliases() == {"champion": 1, "previous": 2}
     assert store.rollback(to=2).version == 2
@@ -322,7 +321,7 @@ def test_a_death_at_any_moment_is_repaired_by_the_next_command(
 ):
     def act(client):
         if action == "rollback":
-            return promotion.rollback(client, experiment=EXPERIMENT, why="it barked")
+            return promotion.rollback(client, why="it barked")
         return store.promote(client=client).event
 
     store = prepared(tmp_path / "whole", monkeypatch, logged, action)
@@ -381,7 +380,7 @@ def test_a_champion_that_changed_meanwhile_is_not_overwritten(store):
     # Without the lock, as on two machines that use one server.
     deployed_twice(store)
     with pytest.raises(UserError, match=r"the champion changed meanwhile \(it was catdog/1, now catdog/2\)"):
-        deployments.commit(store.client, event(number=3, version=1, over=1, why="late"), experiment=EXPERIMENT)
+        deployments.commit(store.client, event(number=3, version=1, over=1, why="late"))
     check_consistent(store)
 
 
@@ -391,9 +390,9 @@ def test_one_that_has_claimed_and_not_yet_moved_the_alias_is_not_overtaken(store
     first, second = (event(number=3, version=1, over=2, why=why) for why in ("first", "second"))
     with monkeypatch.context() as patch:
         patch.setattr(deployments, "_apply", lambda *_: None)
-        deployments.commit(store.client, first, experiment=EXPERIMENT)
+        deployments.commit(store.client, first)
     with pytest.raises(UserError, match="is being changed by somebody else"):
-        deployments.commit(store.client, second, experiment=EXPERIMENT)
+        deployments.commit(store.client, second)
     deployments.repair(store.client)
     assert deployments.events(store.client)[-1] == first
     check_consistent(store)
@@ -414,7 +413,7 @@ def test_of_two_machines_at_the_same_moment_never_both_succeed(store, monkeypatc
 
     def deploy(why):
         try:
-            deployments.commit(MlflowClient(), event(number=3, version=1, over=2, why=why), experiment=EXPERIMENT)
+            deployments.commit(MlflowClient(), event(number=3, version=1, over=2, why=why))
         finally:
             met.abort()
 

@@ -25,7 +25,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from catdog.answers import classifier, inference
+from catdog.answers import classifier
 from catdog.base import files
 from catdog.base.errors import UserError
 from catdog.commands import scoring_server
@@ -105,7 +105,7 @@ def test_served_answers_are_the_models_own(store, expected):
 
 
 def test_the_command_line_answers_alike(store, expected):
-    model = served_form.load(store[1])
+    _, model = served_form.load(store[1])
     pixels = np.stack([model.pixels(data) for data in PHOTOGRAPHS])
     assert np.abs(model.probabilities(pixels) - expected).max() < 1e-6
     assert (model.classes, model.side, model.threshold) == (("cat", "dog"), SIDE, 0.5)
@@ -120,7 +120,7 @@ def test_one_trace_serves_every_batch_size(store):
             return keras.ops.mean(inputs, axis=(1, 2, 3))[:, None]
 
     model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), Counting()])
-    answer = inference.in_batches(model)
+    answer = classifier.in_batches(model)
     traced.clear()
     sizes = (1, 5, classifier.BATCH, 3 * classifier.BATCH + 1, 0)
     assert [len(answer(np.zeros((n, SIDE, SIDE, 3), np.uint8))) for n in sizes] == list(sizes)
@@ -130,7 +130,7 @@ def test_one_trace_serves_every_batch_size(store):
 def test_dropout_and_normalization_stand_still():
     layers = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.9), keras.layers.GlobalAveragePooling2D()]
     model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *layers, keras.layers.Dense(1)])
-    answer = inference.in_batches(model)
+    answer = classifier.in_batches(model)
     pixels = np.random.default_rng(0).integers(0, 255, (8, SIDE, SIDE, 3), dtype=np.uint8)
     assert np.array_equal(answer(pixels), answer(pixels))
 
@@ -150,8 +150,8 @@ def test_bad_rows_are_named(store):
     with pytest.raises(MlflowException, match=r"row 2: .*; row 3: empty") as refused:
         served.predict(pd.DataFrame({"image": images}))
     assert refused.value.get_http_status_code() == 400
-    assert f"The other {2 + len(PHOTOGRAPHS)} were not answered" in str(refused.value)
-    with pytest.raises(MlflowException, match=r"row 0: empty; row 41: not an image\. The other 40"):
+    assert f"The others ({2 + len(PHOTOGRAPHS)}) were not answered" in str(refused.value)
+    with pytest.raises(MlflowException, match=r"row 0: empty; row 41: not an image\. The others .40."):
         served.predict(pd.DataFrame({"image": [b"", *PHOTOGRAPHS[:40], b"nothing"]}))
     with pytest.raises(MlflowException, match=r"row 4: empty; and 35 more$"):
         served.predict(pd.DataFrame({"image": [b""] * 40}))
@@ -231,7 +231,7 @@ def test_compiled_code_is_left_behind(store, tmp_path):
 
 def test_a_file_exchanged_together_with_its_description_is_refused_by_the_registry_digest(store):
     logged = files.sha256(store[2])
-    assert served_form.load(store[1], model_sha256=logged).side == SIDE
+    assert served_form.load(store[1], model_sha256=logged)[1].side == SIDE
     with pytest.raises(UserError, match=f"{logged[:12]}, not 0000"):
         served_form.load(store[1], model_sha256="0" * 64)
 

@@ -1,4 +1,4 @@
-"""A trained model as it is used: from a file's bytes to an answer. Command line and server both come through here."""
+"""A trained model in use: from a file's bytes to an answer, for the command line and the server alike."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from catdog.base import files
-from catdog.base.errors import UserError
+from catdog.base.errors import UserError, first_line
 from catdog.photographs import photos
 
 BATCH = 32
@@ -16,14 +16,14 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained model with all that lies between a file's bytes and an answer.
+    """A trained model, with every step from a file's bytes to an answer.
 
-    Args:
+    Attributes:
         classes: their names; probabilities are those of the second.
-        image_size: of the standard form that the photographs had in training (pixels, short side).
-        side: of the square that the model takes (pixels).
+        image_size: short side of the photographs' standard form in training (pixels).
+        side: of the model's square input (pixels).
         threshold: probability from which the second class is the label.
-        probabilities: uint8 (n, side, side, 3) RGB to float64 (n,), in batches, so that memory stays flat.
+        probabilities: from uint8 (n, side, side, 3) RGB to float64 (n,); works in batches, so memory stays flat.
     """
 
     classes: tuple[str, str]
@@ -33,7 +33,7 @@ class Classifier:
     probabilities: Callable[[np.ndarray], np.ndarray]
 
     def pixels(self, data: bytes) -> np.ndarray:
-        """A file's bytes as the model takes them, uint8 (side, side, 3).
+        """The model's input for a file's bytes, uint8 (side, side, 3).
 
         Raises:
             photos.Unreadable: these bytes are no photograph.
@@ -47,12 +47,12 @@ class Classifier:
 def load(
     file: Path, *, classes: Iterable[str], image_size: int, threshold: float, model_sha256: str | None = None
 ) -> Classifier:
-    """The classifier of a `.keras` file, read as `read` does."""
+    """The classifier of a `.keras` file; errors as in `read`."""
     return of(read(file, model_sha256), classes=classes, image_size=image_size, threshold=threshold)
 
 
 def read(file: Path, model_sha256: str | None = None) -> Any:
-    """Load a `.keras` file in Keras's safe mode: nothing that it holds is run as code.
+    """Load a `.keras` file in Keras's safe mode: nothing in it is run as code.
 
     Raises:
         UserError: the file is missing, is not the one whose sha256 is `model_sha256`, or can't be loaded.
@@ -63,8 +63,7 @@ def read(file: Path, model_sha256: str | None = None) -> Any:
     try:
         model = keras.saving.load_model(file, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises nearly anything on a file that is not its own
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"{file} can't be loaded as a Keras model: {reason}") from None
+        raise UserError(f"{file} can't be loaded as a Keras model: {first_line(error)}") from None
     if not isinstance(model.input_shape[1], int):
         raise UserError(f"{file} does not say which image size it takes: save it with one")
     return model
@@ -83,22 +82,22 @@ def of(model: Any, *, classes: Iterable[str], image_size: int, threshold: float)
 
 
 def verify(file: Path, model_sha256: str | None) -> None:
-    """Refuse a model file that is missing, or not the one registered under this sha256 (None: any).
+    """Check that a model file is there and has this sha256 (None: any).
 
     Raises:
-        UserError: it is.
+        UserError: it is missing, or is another.
     """
     if not file.is_file():
         raise UserError(f"{file} not found: the file of the model is gone; restore the artifact store or train again")
-    if model_sha256 is not None and (found := files.sha256(file)) != model_sha256:
+    if model_sha256 is not None and (actual := files.sha256(file)) != model_sha256:
         raise UserError(
-            f"{file} is not the model that was logged: its sha256 is {found[:12]}, not {model_sha256[:12]}; "
+            f"{file} is not the model that was logged: its sha256 is {actual[:12]}, not {model_sha256[:12]}; "
             "it was changed or damaged, so it is not used; restore the artifact store or train again"
         )
 
 
 def in_batches(model: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """A Keras model as a function of pixels, uint8 (n, side, side, 3) to float64 (n,), `BATCH` at a time."""
+    """A Keras model as a function from uint8 (n, side, side, 3) to probabilities, float64 (n,), `BATCH` at a time."""
     forward = _forward(model)
 
     def probabilities(pixels: np.ndarray) -> np.ndarray:
@@ -115,7 +114,7 @@ def _forward(model: Any) -> Callable[[np.ndarray], np.ndarray]:
         return lambda pixels: keras.ops.convert_to_numpy(model(pixels.astype(np.float32), training=False))
     import tensorflow as tf
 
-    # One signature for every batch size: each shape of its own would cost a trace.
+    # One signature for all batch sizes, else each would be traced anew.
     signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
     compiled = tf.function(lambda x: model(tf.cast(x, tf.float32), training=False), input_signature=[signature])
     return lambda pixels: compiled(tf.constant(pixels)).numpy()

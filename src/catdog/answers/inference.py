@@ -1,4 +1,4 @@
-"""A trained model asked about many photographs: whole shards, and by the quickest engine of this machine."""
+"""Many photographs at once: a whole shard, or with the quickest engine of this machine."""
 
 from collections.abc import Callable
 
@@ -18,12 +18,12 @@ _ENGINE_BATCH = 16
 def on_shard(
     shard: shards.Shard, *, side: int, probabilities: Callable[[np.ndarray], np.ndarray], what: str = "predicting"
 ) -> np.ndarray:
-    """What a model says of the photographs of a shard, float64 (n,), while the next ones are decoded on threads.
+    """A model's probabilities for the photographs of a shard, float64 (n,). Threads decode ahead.
 
     Args:
-        side: of the square that the model takes (pixels).
-        probabilities: uint8 (n, side, side, 3) to float64 (n,).
-        what: is shown with the progress.
+        side: of the model's square input (pixels).
+        probabilities: the model, from uint8 (n, side, side, 3) to float64 (n,).
+        what: shown with the progress.
     """
 
     def decode(index: int) -> np.ndarray:
@@ -35,10 +35,10 @@ def on_shard(
 
 
 def quickest(model: keras.Model, *, precision: str) -> Callable[[np.ndarray], np.ndarray]:
-    """A saved model as the quickest function here, from uint8 (n, side, side, 3) to probabilities, float64 (n,).
+    """The quickest function here that does what a model does: uint8 (n, side, side, 3) to probabilities, float64 (n,).
 
-    On a processor Xception's answers come several times as fast as Keras'; bfloat16 moves them by a hundredth at most
-    (bench/feature_agreement.py). For trials and calibration, which need many; what a model is judged by are its own.
+    For trials and calibration, which need many answers; a model is judged by its own. On a processor Xception is
+    several times as fast as in Keras. bfloat16 moves an answer by a hundredth at most (bench/feature_agreement.py).
     """
     if "xception" not in [layer.name for layer in model.layers]:
         return classifier.in_batches(model)

@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed where it broke off, checked, and never half-written under its final name."""
+"""Download a file over HTTP: resumed where it broke off, checked, never half-written under its final name."""
 
 import hashlib
 import os
@@ -33,13 +33,13 @@ class _Broken(Exception):
 
 
 def download(address: str, target: Path, *, size: int | None = None, sha256: str | None = None) -> str:
-    """Bring `address` to `target`; returns the sha256 of its bytes, in hex.
+    """Download `address` to `target` and return the sha256 of its bytes, in hex.
 
-    What a broken connection or a killed process leaves lies in `<target>.part` and is gone on with by the next try, or
-    by the next call, unless the server's ETag or Last-Modified says that the file is another by now.
+    A broken connection or a killed process leaves `<target>.part`. The next try, or the next call, resumes it, unless
+    the server's ETag or Last-Modified says that the file has changed.
 
     Args:
-        size: bytes; a server that offers another number is refused before anything is received.
+        size: in bytes; a server that offers another size is refused before anything is received.
 
     Raises:
         Unavailable: no connection, an HTTP error, or another size; what was received is kept.
@@ -67,10 +67,10 @@ def download(address: str, target: Path, *, size: int | None = None, sha256: str
 
 
 def reach(address: str, *, seconds: float) -> None:
-    """Return when the server begins to send `address`.
+    """Return as soon as the server begins to send `address`.
 
     Raises:
-        Unavailable: it has not done so within `seconds`, whatever the time goes into: names, proxies, certificates.
+        Unavailable: it has not begun within `seconds`, name look-up, proxy and certificate included.
     """
     outcome: list[str] = []
 
@@ -79,10 +79,10 @@ def reach(address: str, *, seconds: float) -> None:
             with requests.get(address, headers={"Range": "bytes=0-0"}, stream=True, timeout=seconds) as reply:
                 outcome.append("" if reply.ok else f"HTTP {reply.status_code} {reply.reason}")
         except requests.RequestException as error:
-            outcome.append(_said(error, address))
+            outcome.append(_reason(error, address))
 
-    # The time limits of `requests` hold for each step by itself and not for name look-ups. A daemon, so that a
-    # process can end without it.
+    # A thread, since the time limits of `requests` hold for each step alone and not for name look-ups. A daemon, so
+    # that the process can end without it.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(seconds)
@@ -98,7 +98,7 @@ def _persist(address: str, *, part: Path, note: Path, size: int | None) -> None:
             _receive(address, part=part, note=note, size=size)
             return
         except _Broken as error:
-            # Only bytes beyond any earlier try count as a gain, else a server that always starts over and always
+            # Only bytes beyond every earlier try count as a gain. Else a server that always starts over and always
             # breaks off would keep this going for ever.
             failures = 0 if _size(part) > most else failures + 1
             most = max(most, _size(part))
@@ -111,9 +111,9 @@ def _persist(address: str, *, part: Path, note: Path, size: int | None) -> None:
 
 
 def _receive(address: str, *, part: Path, note: Path, size: int | None) -> None:
-    """Receive all that `part` still lacks of `address`."""
-    known = files.read_json(note) if note.exists() and part.exists() else {}
-    validator = known.get("validator", "") if known.get("address") == address else ""
+    """Receive what `part` still lacks of `address`."""
+    earlier = files.read_json(note) if note.exists() and part.exists() else {}
+    validator = earlier.get("validator", "") if earlier.get("address") == address else ""
     start = _size(part) if validator else 0
     headers = {"Accept-Encoding": "identity"}
     if start:
@@ -145,7 +145,7 @@ def _receive(address: str, *, part: Path, note: Path, size: int | None) -> None:
                     file.write(chunk)
                     received(len(chunk))
     except requests.RequestException as error:
-        raise _Broken(_said(error, address)) from None
+        raise _Broken(_reason(error, address)) from None
     if size is not None and _size(part) != size:
         raise _Broken(f"{_size(part):,} bytes of {size:,} came")
 
@@ -161,12 +161,12 @@ def _check_status(status: int, reason: str, address: str) -> None:
 
 
 def _validator(headers: Mapping[str, str]) -> str:
-    """What `If-Range` may be given: a strong ETag, else the time of the last change."""
+    """A value for `If-Range`: a strong ETag, else the time of the last change."""
     etag = headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
 
 
-def _said(error: Exception, address: str) -> str:
+def _reason(error: Exception, address: str) -> str:
     host = urlsplit(address).hostname
     match error:
         case requests.exceptions.ProxyError():
@@ -189,7 +189,7 @@ def _size(path: Path) -> int:
 
 @contextmanager
 def _progress(address: str, *, start: int, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Gives what to call with the number of bytes of each piece that came."""
+    """Give a function that is called with the size of each chunk received, in bytes."""
     console = Console(stderr=True)
     name = address.rsplit("/", 1)[-1]
     if console.is_terminal:
@@ -198,15 +198,15 @@ def _progress(address: str, *, start: int, total: int | None) -> Iterator[Callab
             task = bar.add_task(f"downloading {name}", total=total, completed=start)
             yield lambda count: bar.advance(task, count)
         return
-    began = said = time.monotonic()
+    began = last_shown = time.monotonic()
     got = start
 
     def line(count: int) -> None:
-        nonlocal said, got
+        nonlocal last_shown, got
         got += count
         now = time.monotonic()
-        if now - said > _SECONDS_BETWEEN_LINES:
-            said = now
+        if now - last_shown > _SECONDS_BETWEEN_LINES:
+            last_shown = now
             speed = (got - start) / (now - began)
             left = f" of {total / 1e6:,.0f}, {(total - got) / speed:.0f} s left" if total and speed else ""
             console.print(f"downloading {name}: {got / 1e6:,.0f} MB{left}, {speed / 1e6:.1f} MB/s", highlight=False)

@@ -1,4 +1,4 @@
-"""What a person can cause is told in one line, without a traceback."""
+"""Errors that a person can put right: one line each, without a traceback."""
 
 import sys
 from collections.abc import Callable
@@ -6,6 +6,11 @@ from collections.abc import Callable
 
 class UserError(Exception):
     """Something a person can put right. The message is one line: what is wrong, where, what to do."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def run(main: Callable[[], None]) -> None:

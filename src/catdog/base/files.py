@@ -10,9 +10,9 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to, which takes its place if all goes well and is removed if not.
+    """Give a path to write to, beside `path`. It replaces `path` if all goes well, and is removed if not.
 
-    So whoever reads `path` finds the old data or the new.
+    So whoever reads `path` finds the old data or the new, never a part.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -25,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder: an empty one beside `path`, which takes its place if all goes well."""
+    """The same for a folder; the one to write to is empty."""
     part = path.with_name(path.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

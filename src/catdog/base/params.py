@@ -48,43 +48,37 @@ class Prepare(_Section):
     test_fraction: Share
 
 
-class Flip(_Section):
+class Transform(_Section):
     probability: Fraction
 
 
-class Turn(_Section):
-    probability: Fraction
+class Turn(Transform):
     degrees: Annotated[float, Field(ge=0, le=180)]
 
 
-class Change(_Section):
-    probability: Fraction
+class Change(Transform):
     fraction: Below1
 
 
-class Erasing(_Section):
-    probability: Fraction
+class Erasing(Transform):
     area: Below1
 
 
-class Blur(_Section):
-    probability: Fraction
+class Blur(Transform):
     pixels: Annotated[float, Field(ge=0, le=50)]
 
 
-class Noise(_Section):
-    probability: Fraction
+class Noise(Transform):
     levels: Annotated[float, Field(ge=0, le=255)]
 
 
-class Jpeg(_Section):
-    probability: Fraction
+class Jpeg(Transform):
     quality: Annotated[int, Field(ge=1, le=95)]
 
 
 class Augment(_Section):
     variants: Count
-    flip: Flip
+    flip: Transform
     rotation: Turn
     zoom: Change
     aspect: Change
@@ -186,7 +180,7 @@ def load(path: Path = paths.PARAMS) -> Params:
             such key, what was expected and what was received.
     """
     try:
-        # DVC's own parser, of YAML 1.2: 1e-5 is a number, as DVC writes it; to PyYAML it is text.
+        # DVC's own parser (YAML 1.2): it reads 1e-5 as a number, PyYAML as text.
         raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} not found: run from the project's root") from None

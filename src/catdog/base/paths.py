@@ -19,8 +19,7 @@ MODELS = Path("models")
 MODEL_FILE = "model.keras"
 RUN_FILE = "run.json"
 
-# Not DVC outputs: what a training needs to go on after a kill. DVC empties outputs before a stage runs, so it lies
-# apart.
+# What a training needs to go on after a kill. Not a DVC output: DVC removes those before a stage runs.
 CHECKPOINTS = Path("data/checkpoints")
 
 METRICS = Path("metrics")
@@ -69,5 +68,5 @@ def root() -> Path:
 
 
 def original() -> Path:
-    """The root of the project that lasts: DVC runs queued experiments in copies of it, and deletes them afterwards."""
+    """The root of the lasting project. DVC runs queued experiments in copies of it, which it deletes afterwards."""
     return Path(os.environ.get("DVC_ROOT") or root())

@@ -12,7 +12,7 @@ _SECONDS_BETWEEN_LINES = 15
 
 
 def track(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
-    """Pass `items` on while showing how many of `total` are through."""
+    """Yield `items` while showing how many of `total` are done."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield from _lines(items, total=total, what=what, console=console)
@@ -22,7 +22,7 @@ def track(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
 
 
 def bar(console: Console) -> Progress:
-    """The project's one style of progress bar."""
+    """A progress bar in the project's style."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -34,17 +34,17 @@ def bar(console: Console) -> Progress:
 
 
 def _lines(items: Iterable[T], *, total: int, what: str, console: Console) -> Iterator[T]:
-    started = said = time.monotonic()
+    started = last_shown = time.monotonic()
     for count, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now - said > _SECONDS_BETWEEN_LINES or count == total:
-            said = now
+        if now - last_shown > _SECONDS_BETWEEN_LINES or count == total:
+            last_shown = now
             console.print(f"{what}: {count:,} of {total:,}, {now - started:.0f} s", highlight=False, soft_wrap=True)
 
 
 class EpochBar:
-    """Progress of a training: the steps of an epoch as a bar, then the epoch's figures as a line that stays."""
+    """Progress of a training: the steps of an epoch as a bar, then the epoch's metrics as a line that stays."""
 
     def __init__(self, *, total_epochs: int) -> None:
         self._total_epochs = total_epochs

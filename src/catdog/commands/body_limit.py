@@ -13,7 +13,8 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 class BodyLimit:
     """Answers 413 to a request whose body has more than `most` bytes, and never holds more of it than that.
 
-    What the request says of its length is believed only where it is too much: a body can come without, in chunks.
+    The bytes are counted as they come, since a body in chunks has no Content-Length. One that is too high is refused
+    at once.
     """
 
     def __init__(self, app: Application, *, most: int) -> None:
@@ -23,8 +24,8 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        said = dict(scope["headers"]).get(b"content-length", b"0")
-        if said.isdigit() and int(said) > self._most:
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._most:
             await self._refuse(send)
             return
         parts, size, more = [], 0, True
@@ -47,7 +48,7 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
     async def _refuse(self, send: Send) -> None:
-        said = json.dumps({"message": f"a request should have at most {self._most >> 20} MiB"}).encode()
+        reply = json.dumps({"message": f"a request should have at most {self._most >> 20} MiB"}).encode()
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": 413, "headers": headers})
-        await send({"type": "http.response.body", "body": said})
+        await send({"type": "http.response.body", "body": reply})

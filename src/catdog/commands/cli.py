@@ -61,8 +61,8 @@ def fetch(
 
     p = params.load()
     fetching.fetch(source, paths.RAW, classes=p.base.classes, drawings=p.prepare.drawings, seed=p.base.seed)
-    met = sources.describe(paths.RAW)
-    print(f"{paths.RAW} holds {met['files']:,} files ({met['kind']}); next: dvc repro")
+    description = sources.describe(paths.RAW)
+    print(f"{paths.RAW} holds {description['files']:,} files ({description['kind']}); next: dvc repro")
 
 
 @app.command()
@@ -100,15 +100,7 @@ def promote(
         return gates.scored(test.digest, ids=test.ids, labels=test.labels, probabilities=answers)
 
     with store.answering():
-        outcome = promotion.promote(
-            client,
-            p=p,
-            experiment=store.EXPERIMENT,
-            why=why,
-            candidate=candidate,
-            rescore=rescore,
-            dry_run=dry_run,
-        )
+        outcome = promotion.promote(client, p=p, why=why, candidate=candidate, rescore=rescore, dry_run=dry_run)
     for assessment in outcome.assessments:
         table = Table("gate", "figure", "limit", "", title=assessment.candidate, title_justify="left")
         for gate in assessment.gates:
@@ -132,7 +124,7 @@ def rollback(
 
     client = store.connect()
     with store.answering():
-        event = promotion.rollback(client, experiment=store.EXPERIMENT, why=why, to=version)
+        event = promotion.rollback(client, why=why, to=version)
     print(f"champion: catdog version {event.version}, a copy of {event.source}")
 
 
@@ -150,8 +142,8 @@ def history() -> None:
     table = Table("version", "alias", "action", "from", "accuracy", "log loss", "when (UTC)", "who", "why")
     for row in rows:
         e = row.event
-        figures = (f"{e.figures[key]:.4f}" if key in e.figures else "" for key in ("accuracy", "log_loss"))
-        table.add_row(str(e.version), row.alias, e.action, e.source, *figures, e.when, e.who, e.why)
+        metrics = (f"{e.figures[key]:.4f}" if key in e.figures else "" for key in ("accuracy", "log_loss"))
+        table.add_row(str(e.version), row.alias, e.action, e.source, *metrics, e.when, e.who, e.why)
     _wide_console().print(table)
 
 
@@ -268,23 +260,23 @@ def _require_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                said = f"port {port} is in use: stop what runs there, or name another with --port"
-                raise UserError(said) from None
+                problem = f"port {port} is in use: stop what runs there, or name another with --port"
+                raise UserError(problem) from None
             raise UserError(f"can't listen on {host}, port {port}: {error.strerror or error}") from None
     if host not in (LOOPBACK, "localhost"):
-        said = f"notice: listening on {host}: whoever reaches this machine there can use it; there is no password"
-        print(said, file=sys.stderr)
+        notice = f"notice: listening on {host}: whoever reaches this machine there can use it; there is no password"
+        print(notice, file=sys.stderr)
 
 
 def _become(*command: str, **environment: str) -> None:
     from catdog.tracking import store
 
-    # Seven idle worker processes start beside the server otherwise.
+    # Without this, seven idle worker processes start beside the server.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": store.uri()}
-    # This Python's mlflow, and the server that it starts by bare name, whatever the PATH says.
+    # First in the PATH is this Python's folder: mlflow starts its server by bare name.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    said = {**os.environ, **quiet, **environment, "PATH": path}
-    raise SystemExit(subprocess.run([sys.executable, "-m", *command], env=said).returncode)
+    variables = {**os.environ, **quiet, **environment, "PATH": path}
+    raise SystemExit(subprocess.run([sys.executable, "-m", *command], env=variables).returncode)
 
 
 def _wide_console() -> Console:

@@ -26,12 +26,12 @@ from catdog.pictures.wording import percent
 TEMPLATE = Path(__file__).with_name("demo.html.jinja")
 MOST_BYTES = 32 << 20  # of a photograph
 _SAMPLES = 8
-_HARD = 3  # of them: one model is wrong there
+_HARD = 3  # of these: one model is wrong
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A photograph to click: its JPEG, and what it is labelled as."""
+    """A photograph to click: its JPEG and its label."""
 
     jpeg: bytes
     label: str
@@ -42,13 +42,12 @@ def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str]) -> S
 
     Args:
         judges: both models.
-        hosts: names by which the page may be asked for; any other is refused, so that no page from elsewhere reaches it
-            under a name of its own.
+        hosts: host names that requests may use; others are refused, which protects against DNS rebinding.
     """
     page = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
-    for judge in judges:  # the first answer takes longer, and nobody should wait for it
+    for judge in judges:  # the first answer takes longer
         judge.warm_up()
     one_at_a_time = threading.Lock()  # two at once would take turns on the same cores
 
@@ -57,7 +56,7 @@ def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str]) -> S
         html = page.render(
             nonce=nonce,
             classes=judges[0].classifier.classes,
-            models=[_described(judge) for judge in judges],
+            models=[_model_fields(judge) for judge in judges],
             samples=[sample.label for sample in samples],
             champion=any(judge.champion for judge in judges),
             drawn=any(judge.drawn for judge in judges),
@@ -79,14 +78,14 @@ def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str]) -> S
                 verdicts = [judge.verdict(data) for judge in judges]
         except photos.Unreadable as error:
             return _refusal(f"That is no photograph that can be read: {error}.", 400)
-        told = [_told(judge, verdict) for judge, verdict in zip(judges, verdicts, strict=True)]
-        return JSONResponse({"photograph": _address(verdicts[0].photograph), "verdicts": told})
+        answers = [_verdict_fields(judge, verdict) for judge, verdict in zip(judges, verdicts, strict=True)]
+        return JSONResponse({"photograph": _address(verdicts[0].photograph), "verdicts": answers})
 
     async def ask(request: Request) -> Response:
         return await run_in_threadpool(answer, await request.body())
 
     def broken(request: Request, error: Exception) -> Response:
-        # What broke stands in the terminal, not here: it may name paths.
+        # The error itself goes to the terminal alone: it may name paths.
         return _refusal("Something went wrong here. The terminal in which this page was started says what.", 500)
 
     return Starlette(
@@ -101,19 +100,19 @@ def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str]) -> S
 
 
 def samples(test: Path, mistakes: Path, *, classes: list[str]) -> list[Sample]:
-    """Photographs to try, of both classes, some hard ones first; none where the shard of test photographs is not here.
+    """Photographs of both classes to try, hard ones first. None where the shard `test` is missing.
 
     Args:
-        mistakes: the table of what the models got wrong, if there is one.
+        mistakes: the table of the models' mistakes; it may be missing.
     """
     if not test.is_file():
         return []
     shard = shards.Shard(test)
     rows = _hard(shard, mistakes)
     for label in (0, 1):
-        there = [row for row in np.flatnonzero(shard.labels == label) if row not in rows]
+        others = [row for row in np.flatnonzero(shard.labels == label) if row not in rows]
         wanted = (_SAMPLES - len(rows)) // (2 - label)
-        rows += [there[place] for place in np.linspace(0, len(there) - 1, min(wanted, len(there)), dtype=int)]
+        rows += [others[place] for place in np.linspace(0, len(others) - 1, min(wanted, len(others)), dtype=int)]
     return [Sample(shard.jpeg(int(row)), classes[shard.labels[row]]) for row in rows]
 
 
@@ -122,12 +121,12 @@ def _hard(shard: shards.Shard, mistakes: Path) -> list[int]:
         table = pd.read_csv(mistakes)
     except (OSError, ValueError):
         return []
-    where = {identity: row for row, identity in enumerate(shard.ids)}
+    row_of = {identity: row for row, identity in enumerate(shard.ids)}
     alone = table[table["wrong"].isin(list(NAMES))]  # one model is wrong, the other right
-    return [where[identity] for identity in alone["id"] if identity in where][:_HARD]
+    return [row_of[identity] for identity in alone["id"] if identity in row_of][:_HARD]
 
 
-def _described(judge: Judge) -> dict[str, object]:
+def _model_fields(judge: Judge) -> dict[str, object]:
     return {
         "name": NAMES[judge.kind],
         "colour": COLOURS[judge.kind],
@@ -137,7 +136,7 @@ def _described(judge: Judge) -> dict[str, object]:
     }
 
 
-def _told(judge: Judge, verdict: Verdict) -> dict[str, object]:
+def _verdict_fields(judge: Judge, verdict: Verdict) -> dict[str, object]:
     second = verdict.label == judge.classifier.classes[1]
     share = verdict.probability if second else 1 - verdict.probability
     return {

@@ -6,7 +6,7 @@ from pathlib import Path
 from catdog.base import files
 from catdog.base.errors import run
 
-# In braces is what DVC puts in.
+# DVC fills in the braces.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>

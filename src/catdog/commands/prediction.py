@@ -1,4 +1,4 @@
-"""Files in, rows out: what a trained model says about photographs, wherever they lie, whatever is wrong with them."""
+"""Files in, rows out: a trained model's answers for files, folders and archives, with a reason for each bad file."""
 
 import csv
 import os
@@ -21,9 +21,9 @@ _BATCHES_AHEAD = 2  # decoded while the model computes; more would only fill mem
 
 
 class Prediction(NamedTuple):
-    """The answer for one file. Where `error` says why there is none, label is empty and probability None.
+    """The answer for one file, or in `error` why there is none; then label is empty and probability None.
 
-    probability is that of the second class, whatever the label.
+    probability: of the second class, whatever the label.
     """
 
     path: str
@@ -38,7 +38,7 @@ def predict(paths: Iterable[Path], *, model: Classifier, threshold: float | None
     Files are read and decoded on threads while the model computes. Only a few batches of photographs are in memory.
     `threshold` replaces the model's own.
     """
-    met = [file for path in paths for file in _files(path)]
+    inputs = [file for path in paths for file in _files(path)]
 
     def decode(file: archives.File) -> np.ndarray | str:
         try:
@@ -47,7 +47,7 @@ def predict(paths: Iterable[Path], *, model: Classifier, threshold: float | None
             return str(error)
 
     def rows() -> Iterator[Prediction]:
-        decoded = zip(met, parallel.threaded(decode, met, ahead=_BATCHES_AHEAD * BATCH), strict=True)
+        decoded = zip(inputs, parallel.threaded(decode, inputs, ahead=_BATCHES_AHEAD * BATCH), strict=True)
         for batch in parallel.chunks(decoded, BATCH):
             readable = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
             answers = iter(model.probabilities(np.stack(readable)) if readable else [])
@@ -58,11 +58,11 @@ def predict(paths: Iterable[Path], *, model: Classifier, threshold: float | None
                     probability = float(next(answers))
                     yield Prediction(file.source, model.label(probability, threshold), probability, "")
 
-    return track(rows(), total=len(met), what="predicting")
+    return track(rows(), total=len(inputs), what="predicting")
 
 
 def write(rows: Iterable[Prediction], out: IO[str]) -> None:
-    """Rows as CSV with a header, each as soon as it is known; probabilities to six places."""
+    """Write rows as CSV with a header, each as soon as it is there; probabilities to six places."""
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(Prediction._fields)
     for row in rows:
@@ -70,10 +70,10 @@ def write(rows: Iterable[Prediction], out: IO[str]) -> None:
 
 
 def save(rows: Iterable[Prediction], out: Path) -> None:
-    """Rows as a `.csv` or `.parquet` that appears only when complete.
+    """Write rows to a `.csv` or `.parquet` file, which appears only when complete.
 
     Raises:
-        UserError: another ending, or it can't be written there.
+        UserError: `out` ends otherwise, or can't be written.
     """
     if out.suffix not in (".csv", ".parquet"):
         raise UserError(f"{out} should end in .csv or .parquet")

@@ -1,4 +1,4 @@
-"""MLflow's scoring server with a limit on requests: what `catdog serve` starts, on a model that was verified."""
+"""MLflow's scoring server with a limit on requests. `catdog serve` starts it on a verified model."""
 
 import os
 from pathlib import Path

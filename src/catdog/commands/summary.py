@@ -12,7 +12,7 @@ _NUMBERS = {"roc_auc": "ROC AUC", "log_loss": "Log loss (nats)"}
 
 
 def read() -> tuple[dict, dict]:
-    """reports/comparison.json, what evaluate found, and metrics/data.json.
+    """reports/comparison.json, the findings of evaluate, and metrics/data.json.
 
     Raises:
         UserError: the pipeline has not run.
@@ -25,15 +25,15 @@ def read() -> tuple[dict, dict]:
 
 def show(console: Console) -> None:
     """Print the comparison with intervals, and the next commands."""
-    found, data = read()
-    table = Table(title=_title(found, data), title_justify="left")
-    table.add_column(f"{found['difference']['confidence']:.0%} intervals in brackets")
-    for name in _models(found):
+    findings, data = read()
+    table = Table(title=_title(findings, data), title_justify="left")
+    table.add_column(f"{findings['difference']['confidence']:.0%} intervals in brackets")
+    for name in _models(findings):
         table.add_column(style.NAMES[name], justify="right")
-    for row in _rows(found):
+    for row in _rows(findings):
         table.add_row(*row)
     console.print(table)
-    console.print(found["difference"]["words"], highlight=False)
+    console.print(findings["difference"]["words"], highlight=False)
     console.print("\nNext:", highlight=False)
     for command, purpose in (
         ("make ui", "compare the runs in MLflow"),
@@ -45,25 +45,25 @@ def show(console: Console) -> None:
 
 def markdown() -> str:
     """The same table for a README."""
-    found, data = read()
-    heads = [_title(found, data), *(style.NAMES[name] for name in _models(found))]
-    lines = [heads, ["---"] + ["--:"] * (len(heads) - 1), *_rows(found)]
+    findings, data = read()
+    heads = [_title(findings, data), *(style.NAMES[name] for name in _models(findings))]
+    lines = [heads, ["---"] + ["--:"] * (len(heads) - 1), *_rows(findings)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _models(found: dict) -> list[str]:
-    return [name for name in style.NAMES if name in found]
+def _models(findings: dict) -> list[str]:
+    return [name for name in style.NAMES if name in findings]
 
 
-def _title(found: dict, data: dict) -> str:
+def _title(findings: dict, data: dict) -> str:
     source = data["source"]
     where = source.get("address") or source.get("path") or source["kind"]
-    tested = found[_models(found)[0]]["test_photographs"]
-    return f"{where.rsplit('/', 1)[-1]}: {tested:,} test {found['difference']['things']}"
+    tested = findings[_models(findings)[0]]["test_photographs"]
+    return f"{where.rsplit('/', 1)[-1]}: {tested:,} test {findings['difference']['things']}"
 
 
-def _rows(found: dict) -> list[list[str]]:
-    models = [found[name] for name in _models(found)]
+def _rows(findings: dict) -> list[list[str]]:
+    models = [findings[name] for name in _models(findings)]
     return [
         *([title, *(_share(model, key) for model in models)] for key, title in _SHARES.items()),
         *([title, *(_number(model, key) for model in models)] for key, title in _NUMBERS.items()),
@@ -75,11 +75,11 @@ def _rows(found: dict) -> list[list[str]]:
     ]
 
 
-def _share(found: dict, key: str) -> str:
-    low, high = found["intervals"][key]
-    return f"{100 * found[key]:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+def _share(metrics: dict, key: str) -> str:
+    low, high = metrics["intervals"][key]
+    return f"{100 * metrics[key]:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _number(found: dict, key: str) -> str:
-    low, high = found["intervals"][key]
-    return f"{found[key]:.4f} [{low:.4f}, {high:.4f}]"
+def _number(metrics: dict, key: str) -> str:
+    low, high = metrics["intervals"][key]
+    return f"{metrics[key]:.4f} [{low:.4f}, {high:.4f}]"

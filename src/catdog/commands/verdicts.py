@@ -1,9 +1,7 @@
-"""What both models say of one photograph, side by side, with what spoke for it."""
+"""The verdicts of both models on one photograph, each with the places that spoke for it."""
 
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,7 @@ class Verdict:
         label: the class that it takes the photograph for.
         probability: of the second class, whatever the label.
         photograph: uint8 (height, width, 3) RGB: upright and shrunk, as the model's input is made from it.
-        overlay: uint8 (height, width, 3) RGB: the photograph, the redder the more a place spoke for the label.
+        overlay: uint8 (height, width, 3) RGB: the photograph; a place is the redder the more it spoke for the label.
         milliseconds: from the photograph's bytes to the probability.
     """
 
@@ -44,7 +42,7 @@ class Judge:
     Attributes:
         kind: cnn or xception.
         version: such as catdog-cnn/3, or catdog/2 for the champion.
-        accuracy: on the test photographs, as it was registered; None where it was not.
+        accuracy: on the test photographs, as registered, or None.
     """
 
     kind: str
@@ -56,7 +54,7 @@ class Judge:
     network: Any
 
     def warm_up(self) -> None:
-        """Let TensorFlow prepare what it prepares at the first answer."""
+        """Give a first answer, at which TensorFlow compiles."""
         black = np.zeros((1, self.classifier.side, self.classifier.side, 3), np.uint8)
         self.classifier.probabilities(black)
         gradcam.maps(self.network, black, second=np.array([True]))
@@ -79,29 +77,26 @@ class Judge:
 
 
 def judges(client: MlflowClient) -> list[Judge]:
-    """Of either model, the champion if it is one, else the newest version; each checked against the registry's digests.
+    """Both models: the champion where it is of this kind, else the newest version. Each is checked by its digests.
 
     Raises:
         UserError: a model has no version yet, or its files were changed.
     """
     number = deployments.aliases(client).get(CHAMPION)
     champion = client.get_model_version(SERVED, str(number)) if number else None
-    found = []
+    judges = []
     for kind, registered in versions.NAMES.items():
-        if champion is not None and champion.tags.get("model") == kind:
-            found.append(_judge(kind, champion, champion=True))
-            continue
-        known = versions.of(client, registered)
-        if not known:
+        version = champion
+        if version is None or version.tags.get("model") != kind:
+            version = max(versions.of(client, registered), key=lambda v: int(v.version), default=None)
+        if version is None:
             raise UserError(f"{registered} has no version here: run the pipeline first (`dvc repro`)")
-        found.append(_judge(kind, max(known, key=lambda version: int(version.version)), champion=False))
-    return found
+        judges.append(_judge(kind, version, champion=version is champion))
+    return judges
 
 
 def _judge(kind: str, version: ModelVersion, *, champion: bool) -> Judge:
-    with tempfile.TemporaryDirectory() as folder:
-        fetched = served_form.fetch(versions.uri(version), Path(folder), **versions.digests(version))
-        network, classifier = served_form.read(fetched)
+    network, classifier = served_form.load(versions.uri(version), **versions.digests(version))
     accuracy = version.tags.get("accuracy")
     return Judge(
         kind=kind,

@@ -1,4 +1,4 @@
-"""Which new versions may become champion, and what the gates say of each."""
+"""The versions that may become champion, and the gates' verdicts on them."""
 
 import math
 import tempfile
@@ -21,7 +21,7 @@ from catdog.tracking.versions import NAMES
 
 @dataclass(frozen=True)
 class Assessment:
-    """What the gates say of one candidate, such as catdog-cnn/3."""
+    """The gates' verdicts on one candidate, such as catdog-cnn/3."""
 
     candidate: str
     gates: list[Gate]
@@ -32,9 +32,9 @@ class Assessment:
 
 
 def of(client: MlflowClient, *, wanted: str | None, champion: ModelVersion | None) -> list[ModelVersion]:
-    """The version `wanted`, or of each registered model the best one that is new, the better first.
+    """The version `wanted`, or the best new version of each registered model, the better one first.
 
-    Best is the lowest log loss, among those never deployed and scored on the newest test photographs.
+    New are those never deployed and scored on the newest test photographs. The best has the lowest log loss.
 
     Raises:
         UserError: nothing is new, `wanted` is no candidate, or it is the champion.
@@ -72,8 +72,7 @@ def assess(
     """Ask every gate about `version`.
 
     Args:
-        rescore: gives what the model at a URI says of the present test photographs; called for a champion that was
-            scored on others.
+        rescore: scores the model at a URI on the present test photographs; called for a champion scored on others.
 
     Raises:
         UserError: it was never evaluated.
@@ -139,8 +138,8 @@ def _intact(version: ModelVersion) -> Gate:
 
 
 def note_gates(client: MlflowClient, version: ModelVersion, assessment: Assessment) -> None:
-    """Write what the gates said onto the version."""
-    # `copy_model_version` takes these tags along in the same step that makes the copy.
+    """Write the gates' verdicts as tags of the version."""
+    # `copy_model_version` copies these tags in the same step.
     verdicts = {f"gate.{gate.name.replace(' ', '_')}": str(gate) for gate in assessment.gates}
     for key in version.tags:
         if key.startswith("gate.") and key not in verdicts:

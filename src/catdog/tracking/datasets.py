@@ -1,4 +1,4 @@
-"""The photographs that a run has read, as MLflow's datasets."""
+"""The photographs that a run reads, as MLflow datasets."""
 
 import warnings
 from pathlib import Path
@@ -22,7 +22,7 @@ def _dataset(path: Path) -> mlflow.data.dataset.Dataset:
     # Labels as text: MLflow would warn of integers that can't be missing.
     table = pd.DataFrame({"id": shard.ids, "source": shard.sources, "label": shard.labels.astype(str)})
     with warnings.catch_warnings():
-        # A path can be read as a source in two ways, it says, and they are the same.
+        # MLflow warns that it could read the path as a source in two ways; both are the same.
         warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted in multiple ways")
         return from_pandas(table, source=str(path), name=_context(path), digest=files.md5(path)[:8])
 

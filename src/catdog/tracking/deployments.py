@@ -1,7 +1,7 @@
 """The log of deployments, and the aliases that follow from it: which version of `catdog` was champion when, and why.
 
-Written ahead: an event is one tag of the run `deployments`, set in one step before any alias moves, so whatever
-interrupts a deployment, the next command finds the event and finishes it.
+A write-ahead log: an event is one tag of the run `deployments`, set in one step before any alias moves. So if a
+deployment is interrupted, the next command finds the event and finishes it.
 """
 
 import fcntl
@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from catdog.base.errors import UserError
+from catdog.tracking.store import EXPERIMENT
 
 SERVED = "catdog"
 CHAMPION, PREVIOUS = "champion", "previous"
@@ -32,14 +33,14 @@ _EVENT, _APPLIED = "deployment.", "deployments.applied"
 class Event:
     """One move of the alias `champion`.
 
-    Args:
+    Attributes:
         number: 1, 2, ...
-        action: promote, rollback, or by hand where the alias was moved by other means than these commands.
-        version: of `catdog`, champion from now on.
-        over: the champion until now, if any.
+        action: `promote`, `rollback`, or `by hand` where the alias was moved without these commands.
+        version: of `catdog`, the new champion.
+        over: the champion before, if any.
         source: the registered model and version it is a copy of, such as catdog-cnn/3.
         when: UTC, ISO 8601.
-        figures: what the version's test said of it, accuracy and log loss for instance.
+        figures: test metrics of the version, such as accuracy and log loss.
     """
 
     number: int
@@ -64,9 +65,9 @@ class Event:
 
 @contextmanager
 def exclusive(client: Any) -> Iterator[None]:
-    """One deployment at a time on this machine; the lock goes with the process that holds it, even if killed.
+    """One deployment at a time on this machine. The lock ends with the process that holds it, even if killed.
 
-    A server is also used from other machines: `commit` compares and checks on top of this.
+    Other machines may use the same server; against them `commit` checks for itself.
     """
     with _lock_file(client.tracking_uri).open("a") as file:
         try:
@@ -78,15 +79,15 @@ def exclusive(client: Any) -> Iterator[None]:
 
 
 def now() -> str:
-    """The time as events tell it: UTC, ISO 8601, to the second."""
+    """The time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def user() -> str:
-    """Who runs this."""
+    """The name of the user who runs this."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
+    except (KeyError, OSError):  # a container may run under a user id without a name
         return "unknown"
 
 
@@ -104,23 +105,22 @@ def events(client: Any) -> list[Event]:
 
 
 def latest(client: Any) -> int:
-    """The number of the newest event, 0 without one: to be read before the champion that `commit` is to replace."""
+    """The number of the newest event, or 0. Read it before the champion that `commit` is to replace."""
     return max((event.number for event in events(client)), default=0)
 
 
-def commit(client: Any, event: Event, *, experiment: str) -> None:
+def commit(client: Any, event: Event) -> None:
     """Make `event.version` the champion in place of `event.over`, and log it.
 
     Args:
-        event: its number is one more than `latest`, read before `over` was. Any event since then is somebody else's,
-            though its alias may not have moved yet.
+        event: its number is one more than `latest`, which was read before `over`. So any later event is somebody
+            else's, even if its alias has not moved yet.
 
     Raises:
         UserError: the champion is no longer `over`, or somebody else deploys at this moment; nothing has changed.
     """
-    run_id = _run_id(client) or _new_log(client, experiment)
-    # Claimed first, compared then: of two that claim the same number at once, each sees the other or only one is late,
-    # so never do both go on.
+    run_id = _run_id(client) or _new_log(client)
+    # Claim first, then compare: of two that claim the same number at once, at least one sees the other and gives up.
     client.set_tag(run_id, event.key, event.line)
     rivals = [e for e in _events(client, run_id) if e.number >= event.number and e.id != event.id]
     champion = aliases(client).get(CHAMPION)
@@ -134,12 +134,11 @@ def commit(client: Any, event: Event, *, experiment: str) -> None:
 
 
 def repair(client: Any) -> None:
-    """Finish what an interruption left undone, and log a champion that was set by hand."""
+    """Finish an interrupted deployment, and log a champion that was set by hand."""
     run_id = _run_id(client)
-    known = _events(client, run_id) if run_id else []
-    if not known or run_id is None:
+    if run_id is None or not (logged := _events(client, run_id)):
         return
-    last, champion = known[-1], aliases(client).get(CHAMPION)
+    last, champion = logged[-1], aliases(client).get(CHAMPION)
     tags = client.get_run(run_id).data.tags
     if tags.get(_APPLIED) != last.key and champion in (last.over, last.version) and last.version in _versions(client):
         _say(f"finishing the interrupted {last.action} of {SERVED}/{last.version}, begun {last.when} by {last.who}")
@@ -153,7 +152,7 @@ def repair(client: Any) -> None:
 
 
 def _apply(client: Any, run_id: str, event: Event) -> None:
-    # Every step may be done twice: `repair` starts over from the first.
+    # Every step may run twice: `repair` starts again from the first.
     client.set_registered_model_alias(SERVED, CHAMPION, str(event.version))
     if event.over in _versions(client):
         client.set_registered_model_alias(SERVED, PREVIOUS, str(event.over))
@@ -171,17 +170,16 @@ def _run_id(client: Any) -> str | None:
     if not client.search_registered_models(f"name='{SERVED}'"):
         return None
     run_id = client.get_registered_model(SERVED).tags.get(_POINTER)
-    # Deleted by accident among other runs, most likely: MLflow keeps such a run until `mlflow gc`.
+    # Most likely deleted by accident among other runs. MLflow keeps such a run until `mlflow gc`.
     if run_id and client.get_run(run_id).info.lifecycle_stage == "deleted":
         client.restore_run(run_id)
     return run_id
 
 
-def _new_log(client: Any, experiment: str) -> str:
-    found = client.get_experiment_by_name(experiment)
-    run = client.create_run(
-        found.experiment_id if found else client.create_experiment(experiment), run_name="deployments"
-    )
+def _new_log(client: Any) -> str:
+    existing = client.get_experiment_by_name(EXPERIMENT)
+    experiment_id = existing.experiment_id if existing else client.create_experiment(EXPERIMENT)
+    run = client.create_run(experiment_id, run_name="deployments")
     client.set_terminated(run.info.run_id)
     client.set_registered_model_tag(SERVED, _POINTER, run.info.run_id)
     return run.info.run_id

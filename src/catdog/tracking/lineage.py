@@ -22,13 +22,14 @@ def tags(inputs: list[Path]) -> dict[str, str]:
 
 
 def git() -> dict[str, str]:
-    """`git.commit`, and `git.dirty`: whether code or knobs differ from it. Results that stages write do not count."""
-    commit = _git("rev-parse", "HEAD")
-    return {"git.commit": commit, "git.dirty": str(bool(_git("status", "--porcelain", "--", *_CODE)))} if commit else {}
+    """`git.commit`, and `git.dirty`: whether code or params differ from it. Results of stages do not count."""
+    commit = run_git("rev-parse", "HEAD")
+    changes = run_git("status", "--porcelain", "--", *_CODE)
+    return {"git.commit": commit, "git.dirty": str(bool(changes))} if commit else {}
 
 
 def machine() -> str:
-    """Processor and cores in words."""
+    """Processor and number of cores, as text."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -37,19 +38,21 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def _git(*arguments: str) -> str:
+def run_git(*arguments: str, root: Path | None = None) -> str | None:
+    """What a git command prints in the folder `root`, by default the current one; None if it fails."""
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, UnicodeDecodeError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def of_report(*, runs: dict[str, dict[str, str]], inputs: list[Path]) -> dict:
     """The report's section on lineage."""
-    found = git()
+    code = git()
     return {
-        "commit": found.get("git.commit", ""),
-        "dirty": found.get("git.dirty") == "True",
+        "commit": code.get("git.commit", ""),
+        "dirty": code.get("git.dirty") == "True",
         "digests": {path.as_posix(): files.md5(path) for path in inputs},
         "runs": runs,
         "versions": {package: version(package) for package in ("tensorflow", "keras", "mlflow", "dvc", "numpy")},

@@ -8,7 +8,7 @@ import mlflow
 from catdog.tracking import store
 
 LOCAL_UI = "http://127.0.0.1:5000"
-EXECUTION = "execution."  # and its name: tag of the runs that make one comparison
+EXECUTION = "execution."  # tag of the runs that make one comparison; the execution's name follows
 
 
 def curves(experiment_id: str, execution: str, *, ui: str | None = None) -> str:
@@ -19,7 +19,7 @@ def curves(experiment_id: str, execution: str, *, ui: str | None = None) -> str:
 
 def latest_curves(client: mlflow.MlflowClient, *, ui: str) -> str | None:
     """The address of the charts of the last comparison in the UI at `ui`, if there was one."""
-    experiments = [found.experiment_id for found in client.search_experiments()]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = client.search_runs(experiments, "tags.model = 'comparison'", order_by=["start_time DESC"], max_results=1)
     for run in runs:
         for tag in run.data.tags:

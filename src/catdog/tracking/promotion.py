@@ -42,23 +42,18 @@ def promote(
     client: MlflowClient,
     *,
     p: params.Params,
-    experiment: str,
     why: str,
-    who: str | None = None,
     candidate: str | None = None,
     rescore: Callable[[str], Scored] | None = None,
     dry_run: bool = False,
 ) -> Promotion:
     """Make the best new model champion if it passes every gate.
 
-    Without a `candidate` (such as catdog-cnn/3), the one of each registered model with the lowest log loss, among those
-    never deployed and scored on the newest test photographs, is judged, the better first, until one passes.
-    One that fails gets the alias `challenger` in its own registered model; `champion` stays where it is.
+    Without a `candidate` (such as catdog-cnn/3), those of `candidates.of` are judged until one passes. One that fails
+    gets the alias `challenger` in its own registered model; `champion` stays where it is.
 
     Args:
-        experiment: of the run that holds the log of deployments.
-        rescore: gives what the model at a URI says of the present test photographs; called for a champion that was
-            scored on others.
+        rescore: scores the model at a URI on the present test photographs; called for a champion scored on others.
         dry_run: judge, and change nothing.
 
     Raises:
@@ -68,8 +63,8 @@ def promote(
     with registry.alone(client):
         if not dry_run:
             deployments.repair(client)
-        after, number = deployments.latest(client), deployments.aliases(client).get(CHAMPION)
-        champion = client.get_model_version(SERVED, str(number)) if number else None
+        last, current = deployments.latest(client), deployments.aliases(client).get(CHAMPION)
+        champion = client.get_model_version(SERVED, str(current)) if current else None
         assessments: list[Assessment] = []
         for version in candidates.of(client, wanted=candidate, champion=champion):
             assessment = candidates.assess(client, version, champion, p=p, rescore=rescore)
@@ -77,18 +72,14 @@ def promote(
             if not dry_run:
                 candidates.note_gates(client, version, assessment)
             if assessment.passed:
-                if dry_run:
-                    return Promotion(assessments, None)
-                event = _deploy(client, version, after=after, over=number, why=why, who=who, experiment=experiment)
+                event = None if dry_run else _deploy(client, version, number=last + 1, over=current, why=why)
                 return Promotion(assessments, event)
             if not dry_run:
                 client.set_registered_model_alias(version.name, CHALLENGER, version.version)
         return Promotion(assessments, None)
 
 
-def rollback(
-    client: MlflowClient, *, experiment: str, why: str, who: str | None = None, to: int | None = None
-) -> Event:
+def rollback(client: MlflowClient, *, why: str, to: int | None = None) -> Event:
     """Make version `to` of `catdog` champion again, or the previous champion.
 
     Raises:
@@ -97,69 +88,39 @@ def rollback(
     _check_why(why)
     with registry.alone(client):
         deployments.repair(client)
-        after, aliases = deployments.latest(client), deployments.aliases(client)
+        last, aliases = deployments.latest(client), deployments.aliases(client)
         target = to if to is not None else aliases.get(PREVIOUS)
         if target is None:
             raise UserError("there is no previous champion to go back to: see `catdog history`")
         if target == aliases.get(CHAMPION):
             raise UserError(f"{SERVED}/{target} is the champion already")
         version = versions.version(client, SERVED, str(target))
-        deployed = [event for event in deployments.events(client) if event.version == target]
-        if not deployed:
+        if all(event.version != target for event in deployments.events(client)):
             raise UserError(f"{SERVED}/{target} was never deployed: see `catdog history` for those that were")
         served_form.verify(versions.uri(version), **versions.digests(version))
-        event = Event(
-            number=after + 1,
-            action="rollback",
-            version=target,
-            over=aliases.get(CHAMPION),
-            source=versions.source(version),
-            when=deployments.now(),
-            who=who or deployments.user(),
-            why=why,
-            figures=_metrics(version),
-        )
-        deployments.commit(client, event, experiment=experiment)
+        event = _event("rollback", version, number=last + 1, over=aliases.get(CHAMPION), why=why)
+        deployments.commit(client, event)
         return event
 
 
 def history(client: MlflowClient) -> list[Deployment]:
-    """Every deployment, newest first, after finishing one that was interrupted."""
+    """Every deployment, newest first. An interrupted one is finished before."""
     with registry.alone(client):
         deployments.repair(client)
         aliases = {version: alias for alias, version in deployments.aliases(client).items()}
-        there = {int(version.version) for version in versions.of(client, SERVED)}
+        existing = {int(version.version) for version in versions.of(client, SERVED)}
         rows = []
         for event in reversed(deployments.events(client)):
-            # The alias stands beside the latest deployment of its version alone.
-            alias = aliases.pop(event.version, "") if event.version in there else "deleted"
+            # The alias stands only beside the latest deployment of its version.
+            alias = aliases.pop(event.version, "") if event.version in existing else "deleted"
             rows.append(Deployment(event, alias))
         return rows
 
 
-def _deploy(
-    client: MlflowClient,
-    version: ModelVersion,
-    *,
-    after: int,
-    over: int | None,
-    why: str,
-    who: str | None,
-    experiment: str,
-) -> Event:
-    # Until the log has the event, an interruption leaves a version of `catdog` that no alias and no event names.
+def _deploy(client: MlflowClient, version: ModelVersion, *, number: int, over: int | None, why: str) -> Event:
+    # An interruption before the event is logged leaves a version of `catdog` that no alias and no event names.
     copy = client.copy_model_version(versions.uri(version), SERVED)
-    event = Event(
-        number=after + 1,
-        action="promote",
-        version=int(copy.version),
-        over=over,
-        source=versions.name(version),
-        when=deployments.now(),
-        who=who or deployments.user(),
-        why=why,
-        figures=_metrics(version),
-    )
+    event = _event("promote", copy, number=number, over=over, why=why)
     tags = {
         "deployed.from": event.source,
         "deployed.over": f"{SERVED}/{over}" if over else "nothing",
@@ -169,15 +130,25 @@ def _deploy(
     }
     for key, value in tags.items():
         client.set_model_version_tag(SERVED, copy.version, key, value)
-    deployments.commit(client, event, experiment=experiment)
+    deployments.commit(client, event)
     if CHALLENGER in versions.aliases(client, version):
         client.delete_registered_model_alias(version.name, CHALLENGER)
     return event
 
 
-def _metrics(version: ModelVersion) -> dict[str, float]:
+def _event(action: str, version: ModelVersion, *, number: int, over: int | None, why: str) -> Event:
     metrics = {key: candidates.number(version, key) for key in ("accuracy", "log_loss")}
-    return {key: value for key, value in metrics.items() if not math.isnan(value)}
+    return Event(
+        number=number,
+        action=action,
+        version=int(version.version),
+        over=over,
+        source=versions.source(version),
+        when=deployments.now(),
+        who=deployments.user(),
+        why=why,
+        figures={key: value for key, value in metrics.items() if not math.isnan(value)},
+    )
 
 
 def _check_why(why: str) -> None:

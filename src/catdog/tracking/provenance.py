@@ -1,5 +1,5 @@
-"""Does what a run says of its origin hold? Its commit, data and source are looked up in git and dvc.lock, and hashed
-anew where they lie here.
+"""Whether what a run says of its origin holds: commit, data and source are looked up in git and dvc.lock, and hashed
+again where they are on this machine.
 """
 
 import json
@@ -13,6 +13,7 @@ import yaml
 from catdog.base import files, paths
 from catdog.base.errors import UserError
 from catdog.preparation import sources
+from catdog.tracking.lineage import run_git
 
 _LOCK = Path("dvc.lock")
 _COMMITS = 500  # how far back a recorded dvc.lock is looked for
@@ -28,7 +29,7 @@ class Link(NamedTuple):
 
 
 def code_and_data(tags: dict[str, str], root: Path) -> list[Link]:
-    """The links from a run, by its tags, to commit, data and source; `root` is the project's folder."""
+    """The links from a run, given its tags, to commit, data and source; `root` is the project's folder."""
     commit = tags.get("git.commit", "")
     digests = {key.removeprefix("dvc."): value for key, value in tags.items() if key.startswith("dvc.")}
     record = _record(digests, commit=commit, root=root)
@@ -42,12 +43,12 @@ def code_and_data(tags: dict[str, str], root: Path) -> list[Link]:
 def _commit(commit: str, dirty: bool, root: Path) -> Link:
     if not commit:
         return Link("git commit", "", False, "the run was not made in a git repository")
-    if _git(root, "cat-file", "-e", f"{commit}^{{commit}}") is None:
+    if run_git("cat-file", "-e", f"{commit}^{{commit}}", root=root) is None:
         return Link("git commit", commit, False, "not in this repository: fetch it, or look in the one it was made in")
     if dirty:
         return Link("git commit", commit, False, "code or params differed from it: what ran was never committed")
-    title = _git(root, "show", "--no-patch", "--format=%s", commit) or ""
-    return Link("git commit", commit, True, title.strip())
+    title = run_git("show", "--no-patch", "--format=%s", commit, root=root) or ""
+    return Link("git commit", commit, True, title)
 
 
 def _digests(digests: dict[str, str], record: str | None, *, commit: str, root: Path) -> list[Link]:
@@ -67,58 +68,60 @@ def _digests(digests: dict[str, str], record: str | None, *, commit: str, root: 
 
 
 def _file(path: str, md5: str, root: Path) -> tuple[bool, str]:
-    # Whether what lies here under that name, or in DVC's cache, is what the run read. Neither need be here.
+    # Whether the file here, or in DVC's cache, is what the run read. Neither has to be here.
     file = root / path
-    found = files.md5(file) if file.is_file() else ""
-    if found == md5:
+    actual = files.md5(file) if file.is_file() else ""
+    if actual == md5:
         return True, "the file here agrees (md5)"
-    if found and md5 in _locked(_at(root, "", _LOCK)).get(path, ()):
-        return False, f"the file here was changed: its md5 is {found[:12]}, dvc.lock says {md5[:12]}; `dvc checkout`"
+    if actual and md5 in _locked(_at(root, "", _LOCK)).get(path, ()):
+        return False, f"the file here was changed: its md5 is {actual[:12]}, dvc.lock says {md5[:12]}; `dvc checkout`"
     cached = _cache(root) / "files/md5" / md5[:2] / md5[2:]
     if not cached.is_file():
-        return True, f"{'another one is' if found else 'not'} here; `dvc pull` brings it"
-    if (found := files.md5(cached)) != md5:
-        return False, f"damaged in DVC's cache: its md5 is {found[:12]}, not {md5[:12]}; delete it and `dvc pull`"
+        return True, f"{'another one is' if actual else 'not'} here; `dvc pull` brings it"
+    if (actual := files.md5(cached)) != md5:
+        return False, f"damaged in DVC's cache: its md5 is {actual[:12]}, not {md5[:12]}; delete it and `dvc pull`"
     return True, "the file in DVC's cache agrees (md5)"
 
 
 def _cache(root: Path) -> Path:
-    # Asked of DVC: several projects may share one.
+    # DVC knows where it is: several projects may share one.
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     return root / (done.stdout.strip() if done.returncode == 0 else ".dvc/cache")
 
 
 def _source(tags: dict[str, str], record: str | None, root: Path) -> Link:
-    said = {key.removeprefix("source."): value for key, value in tags.items() if key.startswith("source.")}
-    name = said.get("address") or said.get("path") or ""
-    value = " ".join(part for part in (said.get("kind", ""), name, _sha(said.get("sha256"))) if part)
-    if not said:
+    source = {key.removeprefix("source."): value for key, value in tags.items() if key.startswith("source.")}
+    name = source.get("address") or source.get("path") or ""
+    sha256 = source.get("sha256", "")
+    digest = f"sha256 {sha256[:12]}" if sha256 else ""
+    value = " ".join(part for part in (source.get("kind", ""), name, digest) if part)
+    if not source:
         return Link("source", "", False, "the run does not say where its photographs came from")
     if record is None:
         return Link("source", value, False, "not checked: no dvc.lock records this run's data")
     recorded = _recorded(root, record)
     if not recorded:
         return Link("source", value, False, f"{paths.DATA_METRICS} of that time says nothing of it")
-    if recorded != said:
+    if recorded != source:
         return Link("source", value, False, f"{paths.DATA_METRICS} of that time names another source")
-    ok, note = _raw(said.get("sha256", ""), root)
+    ok, note = _raw(sha256, root)
     return Link("source", value, ok, f"in {paths.DATA_METRICS} of that time; {note}" if ok else note)
 
 
 def _raw(sha256: str, root: Path) -> tuple[bool, str]:
-    # Whether the photographs that stand in data/raw are those of the run. They may be others by now, or none.
+    # Whether data/raw holds the run's photographs. By now it may hold others, or none.
     raw = root / paths.RAW
     try:
         if not raw.is_dir() or not sources.visible(raw):
             return True, f"{paths.RAW} is empty here"
-        found = sources.describe(raw)["sha256"]
+        actual = sources.describe(raw)["sha256"]
     except (UserError, OSError) as error:
         return False, f"{paths.RAW} can't be checked: {error}"
-    if found == sha256:
+    if actual == sha256:
         return True, f"{paths.RAW} agrees (sha256)"
     if _recorded(root, "").get("sha256") == sha256:
-        return False, f"{paths.RAW} was changed since: its sha256 is {found[:12]}, not {sha256[:12]}"
+        return False, f"{paths.RAW} was changed since: its sha256 is {actual[:12]}, not {sha256[:12]}"
     return True, f"{paths.RAW} holds others now"
 
 
@@ -132,9 +135,9 @@ def _recorded(root: Path, commit: str) -> dict[str, str]:
 
 
 def _record(digests: dict[str, str], *, commit: str, root: Path) -> str | None:
-    # The commit whose dvc.lock has all digests. DVC writes dvc.lock when a stage has run, so it is usually committed
-    # after the run, not with the commit that it ran from. "" is the working tree; None: nowhere.
-    log = _git(root, "log", "--all", "--format=%H", f"--max-count={_COMMITS}", "--", str(_LOCK)) or ""
+    # The commit whose dvc.lock has all these digests; "" for the working tree, None for nowhere. It is rarely the
+    # commit that the run started from: DVC writes dvc.lock when a stage has run, and people commit it afterwards.
+    log = run_git("log", "--all", "--format=%H", f"--max-count={_COMMITS}", "--", str(_LOCK), root=root) or ""
     for candidate in [commit] * bool(commit) + log.split()[::-1] + [""]:
         locked = _locked(_at(root, candidate, _LOCK))
         if digests and all(md5 in locked.get(path, ()) for path, md5 in digests.items()):
@@ -144,31 +147,19 @@ def _record(digests: dict[str, str], *, commit: str, root: Path) -> str | None:
 
 def _locked(text: str | None) -> dict[str, set[str]]:
     # Every path of a dvc.lock, dependency or output of any stage, with its md5.
-    found: dict[str, set[str]] = {}
+    locked: dict[str, set[str]] = {}
     try:
         stages = (yaml.safe_load(text or "") or {}).get("stages", {})
         for stage in stages.values():
             for entry in stage.get("deps", []) + stage.get("outs", []):
-                found.setdefault(entry["path"], set()).add(entry.get("md5", ""))
+                locked.setdefault(entry["path"], set()).add(entry.get("md5", ""))
     except (yaml.YAMLError, AttributeError, KeyError, TypeError):
         return {}
-    return found
+    return locked
 
 
 def _at(root: Path, commit: str, path: Path) -> str | None:
     if commit:
-        return _git(root, "show", f"{commit}:./{path}")
+        return run_git("show", f"{commit}:./{path}", root=root)
     file = root / path
     return file.read_text() if file.exists() else None
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, UnicodeDecodeError, subprocess.CalledProcessError):
-        return None
-    return done.stdout
-
-
-def _sha(digest: str | None) -> str:
-    return f"sha256 {digest[:12]}" if digest else ""

@@ -9,6 +9,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from catdog.base import files, params, paths
 from catdog.photographs import shards
@@ -16,14 +17,10 @@ from catdog.pictures import sheets, style
 from catdog.tracking import lineage, links, registry, runs, served_form, versions
 
 TABLE = "predictions.json"  # as the UI shows tables
-# Of what evaluate leaves in plots/ of each model, what its training run gets.
+# Files of each model in plots/ that its training run gets.
 _OF_A_MODEL = ("mistakes_{}.png", "confusion_{}.csv", "roc_{}.csv", "precision_recall_{}.csv", "reliability_{}.csv")
-# What evaluate measures of a model beside the metrics that have an interval.
-_MEASURED = (
-    "temperature",
-    "milliseconds_per_photograph",
-    "milliseconds_per_photograph_of_32",
-)
+# Metrics of a model that have no interval.
+_MEASURED = ("temperature", "milliseconds_per_photograph", "milliseconds_per_photograph_of_32")
 
 
 def publish(
@@ -38,7 +35,7 @@ def publish(
     """Log the comparison, attach the test metrics, register both models.
 
     Returns:
-        The runs as the report links them: name to `run_id` and `link`.
+        The runs for the report: name to `run_id` and `link`.
     """
     trained = {name: files.read_json(paths.model(name) / paths.RUN_FILE) for name in style.NAMES}
     execution = _execution(p, trained, test)
@@ -46,7 +43,6 @@ def publish(
         mlflow.set_tag(links.EXECUTION + execution, "comparison")
         mlflow.log_metrics(_differences(metrics))
         _log_exactly(predictions)
-        # The UI pages through it; its width is that of a window.
         mlflow.log_table(readable(p, predictions, test), TABLE)
         for picture in pictures.values():
             if picture.exists():
@@ -81,7 +77,7 @@ def publish(
             "Curves of the two trainings": links.curves(experiment, execution),
             "Params and metrics side by side": links.side_by_side(experiment, list(run_ids.values())),
         }
-        runs.note(client, comparison, _note(metrics, addresses if len(run_ids) > 1 else {}))
+        mlflow.set_tag(MLFLOW_RUN_NOTE, _note(metrics, addresses if len(run_ids) > 1 else {}))
     run_ids["comparison"] = comparison
     return {name: {"run_id": run_id, "link": links.of_run(client, run_id)} for name, run_id in run_ids.items()}
 
@@ -105,7 +101,7 @@ def _tags(trained: dict, *, test: shards.Shard, comparison: str) -> dict[str, st
 
 
 def _execution(p: params.Params, trained: dict, test: shards.Shard) -> str:
-    """Names the two trainings, the photographs and the knobs that make one comparison."""
+    """A short digest of the two trainings, the photographs and the params that make one comparison."""
     parts = [trained, test.digest, p.evaluate.model_dump()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -115,44 +111,44 @@ def _numbers(metrics: dict) -> dict[str, float]:
 
 
 def _differences(metrics: dict) -> dict[str, float]:
-    """The difference between the two as metrics. What belongs to one model stands on its training run."""
+    """The differences between the two models. The metrics of one model are on its training run."""
     difference = metrics["difference"]
-    figures = {f"difference.{key}": value for key, value in _numbers(difference).items()}
+    values = {f"difference.{key}": value for key, value in _numbers(difference).items()}
     for key in ("accuracy", "log_loss"):
         low, high = difference[key]["interval"]
-        figures |= {
+        values |= {
             f"difference.{key}": difference[key]["difference"],
             f"difference.{key}.low": low,
             f"difference.{key}.high": high,
         }
-    return figures
+    return values
 
 
 def readable(p: params.Params, predictions: pd.DataFrame, test: shards.Shard) -> pd.DataFrame:
-    """The predictions as a person reads them: a row for each test photograph, those first that a model was surest and
-    wrong of, with the verdicts in words and the probability of the second class.
+    """The predictions for a person: one row per test photograph, with the label and the probability of the second class
+    that each model gives. First come the surest mistakes.
     """
     labels = predictions["label"].to_numpy()
     columns: dict[str, Any] = {
         "photograph": [sheets.tail(source) for source in test.sources],
-        "label": _named(labels, p),
+        "label": _class_names(labels, p),
     }
     doubts, wrong = [], []
     for name in style.NAMES:
         probabilities = predictions[name].to_numpy()
         verdicts = probabilities >= p.evaluate.threshold
-        columns[name] = _named(verdicts, p)
+        columns[name] = _class_names(verdicts, p)
         columns[f"{name} probability"] = probabilities.round(4)
         doubts.append(abs(labels - probabilities))
         wrong.append(verdicts != labels)
     columns["right"] = [_right(both) for both in zip(*wrong, strict=True)]
     columns["id"] = predictions["id"]
-    # As sure as one can be and wrong first; of the right ones, the least sure.
+    # The surest mistakes first, then the least sure right answers.
     order = np.lexsort([-np.max(doubts, axis=0), ~np.any(wrong, axis=0)])
     return pd.DataFrame(columns).iloc[order].reset_index(drop=True)
 
 
-def _named(verdicts: np.ndarray, p: params.Params) -> list[str]:
+def _class_names(verdicts: np.ndarray, p: params.Params) -> list[str]:
     return [p.base.classes[int(verdict)] for verdict in verdicts]
 
 
@@ -170,7 +166,7 @@ def _log_exactly(predictions: pd.DataFrame) -> None:
 
 
 def _note(metrics: dict, links: dict[str, str]) -> str:
-    # The UI folds what is longer than a few lines, so the links come before the words.
+    # The UI folds a long note, so the links come before the words.
     difference = metrics["difference"]
-    there = " · ".join(f"[{text}]({link})" for text, link in links.items())
-    return "\n\n".join(part for part in (difference["headline"], there, difference["words"]) if part)
+    addresses = " · ".join(f"[{text}]({link})" for text, link in links.items())
+    return "\n\n".join(part for part in (difference["headline"], addresses, difference["words"]) if part)

@@ -1,4 +1,4 @@
-"""Runs in MLflow: of the trainings and of comparisons."""
+"""Runs in MLflow, of trainings and of comparisons."""
 
 import os
 import shutil
@@ -12,18 +12,18 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow.entities import Metric, Param
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from catdog.base import files, params, paths
 from catdog.pictures import style
 from catdog.tracking import datasets, lineage, links, store
 
-# As in the project's own plots; the UI would pick them by chance, and may pick one twice.
+# As in the project's own plots. The UI picks at random, and may pick a colour twice.
 _COLOURS = {**style.COLOURS, "comparison": style.GREY}
 
 
 class TrainingRun:
-    """An open run of a training stage: a new one, or one that goes on after a kill and keeps what it has."""
+    """An open run of a training stage: a new one, or one that goes on after a kill."""
 
     def __init__(self, client: mlflow.MlflowClient, run: mlflow.entities.Run) -> None:
         self._client = client
@@ -50,12 +50,14 @@ class TrainingRun:
         mlflow.set_tags(values)
 
     def log(self, metrics: dict[str, float | str], *, history: Path) -> None:
-        """Log what the training left: numbers as metrics, words as tags, unless they were logged before a kill."""
-        # `val_...` are there already, for each epoch.
-        left = {"train_seconds" if k == "seconds" else k: v for k, v in metrics.items() if not k.startswith("val_")}
-        numbers = {k: float(v) for k, v in left.items() if not isinstance(v, str) and k not in self._run.data.metrics}
+        """Log the results of a training: numbers as metrics, words as tags, unless they were logged before a kill."""
+        # `val_...` were logged with each epoch.
+        results = {"train_seconds" if k == "seconds" else k: v for k, v in metrics.items() if not k.startswith("val_")}
+        numbers = {
+            k: float(v) for k, v in results.items() if not isinstance(v, str) and k not in self._run.data.metrics
+        }
         mlflow.log_metrics(numbers)
-        mlflow.set_tags({k: v for k, v in left.items() if isinstance(v, str)})
+        mlflow.set_tags({k: v for k, v in results.items() if isinstance(v, str)})
         log_as(self._client, self._run.info.run_id, history, name="history.csv")
 
 
@@ -63,10 +65,10 @@ class TrainingRun:
 def training(
     client: mlflow.MlflowClient, p: params.Params, name: str, *, inputs: list[Path], fingerprint: str
 ) -> Iterator[TrainingRun]:
-    """Open the run of a training: a new one, or that of one with this `fingerprint` that did not come to its end.
+    """Open the run of a training: a new one, or the unfinished one that has this `fingerprint`.
 
-    The run's id is kept beside the checkpoints until the training is done. A run that was killed with another
-    fingerprint is never gone on with, so it is ended as killed.
+    The run's id is kept beside the checkpoints until the training is done. An unfinished run with another fingerprint
+    is ended as killed.
 
     Args:
         inputs: shards that the training reads; their md5 becomes a tag, their photographs a dataset.
@@ -82,10 +84,10 @@ def training(
     if not store.exists(client, run_id):
         run_id = _create_run(client, name, parent=parent, inputs=inputs)
         files.write_json(note, {"fingerprint": fingerprint, "run_id": run_id})
-    # The stage's own by bare name, so that two models' line up side by side, others by section.
+    # The stage's own params have no section, so those of the two models line up in the UI.
     shared = p.model_dump(include={"base", "prepare", "augment"})
     _log_params(client, run_id, {**getattr(p, f"train_{name}").model_dump(), **flat(shared)})
-    # MLflow records memory and load of the active run alone.
+    # MLflow records memory and load for the active run only.
     with mlflow.start_run(run_id=run_id, log_system_metrics=True) as run:
         datasets.log(inputs)
         yield TrainingRun(client, run)
@@ -94,7 +96,7 @@ def training(
 
 @contextmanager
 def comparison(client: mlflow.MlflowClient, p: params.Params, *, inputs: list[Path]) -> Iterator[str]:
-    """Open the run of an evaluation and give its id. One that was killed before is ended as such."""
+    """Open the run of an evaluation and give its id. An unfinished one before it is ended as killed."""
     note = paths.open_run("comparison")
     _end_killed(client, _read_note(note).get("run_id", ""))
     run_id = _create_run(client, "comparison", parent=_parent(client), inputs=inputs)
@@ -107,7 +109,7 @@ def comparison(client: mlflow.MlflowClient, p: params.Params, *, inputs: list[Pa
 
 
 def is_here(client: mlflow.MlflowClient, run_id: str) -> bool:
-    """Whether the run is in this store, with a warning if not: models may come from a machine that has another."""
+    """Whether the run is in this store, with a warning if not: a model may come from a machine with another store."""
     if store.exists(client, run_id):
         return True
     where = store.without_secret(store.uri())
@@ -126,37 +128,33 @@ def attach(
 ) -> None:
     """Attach test metrics to a finished training run and to its logged model, without reopening the run.
 
-    A value that the model has already is not attached twice, so an evaluation that is repeated leaves one point.
+    A value that the model has already is left out, so a repeated evaluation adds no second point.
 
     Args:
         dataset: name and digest of what `values` were measured on.
     """
     name, digest = dataset
     logged = client.get_logged_model(model_id).metrics or []
-    known = {(metric.key, metric.value) for metric in logged if metric.dataset_digest == digest}
+    attached = {(metric.key, metric.value) for metric in logged if metric.dataset_digest == digest}
     for key, value in values.items():
-        if (key, value) not in known:
+        if (key, value) not in attached:
             client.log_metric(run_id, key, value, model_id=model_id, dataset_name=name, dataset_digest=digest)
     client.set_tag(run_id, links.EXECUTION + execution, "member")
 
 
 def log_as(client: mlflow.MlflowClient, run_id: str, path: Path, *, name: str) -> None:
-    """Log the file at `path` as the artifact plots/`name`, by which the UI shows those of two runs together."""
+    """Log the file at `path` as the artifact plots/`name`. The UI shows equal names of two runs together."""
     with tempfile.TemporaryDirectory() as folder:
         client.log_artifact(run_id, str(shutil.copyfile(path, Path(folder) / name)), "plots")
 
 
-def note(client: mlflow.MlflowClient, run_id: str, text: str) -> None:
-    """Write the run's note, which the UI shows as Markdown."""
-    client.set_tag(run_id, MLFLOW_RUN_NOTE, text)
-
-
 def flat(nested: dict[str, Any]) -> dict[str, object]:
-    """Keys of keys as `augment.blur.probability`."""
+    """The same values in one level, under keys such as `augment.blur.probability`."""
     flattened: dict[str, object] = {}
     for key, value in nested.items():
-        inner = {f"{key}.{name}": v for name, v in flat(value).items()} if isinstance(value, dict) else {key: value}
-        flattened |= inner
+        flattened |= (
+            {f"{key}.{name}": v for name, v in flat(value).items()} if isinstance(value, dict) else {key: value}
+        )
     return flattened
 
 
@@ -173,9 +171,9 @@ def _create_run(
 
 
 def _log_params(client: mlflow.MlflowClient, run_id: str, values: dict[str, object]) -> None:
-    # MLflow refuses another value for a param, and one that a result does not depend on may have changed since a kill.
-    known = client.get_run(run_id).data.params
-    client.log_batch(run_id, params=[Param(k, str(v)) for k, v in values.items() if k not in known])
+    # MLflow refuses to change a param, and one that no result depends on may have changed since a kill.
+    logged = client.get_run(run_id).data.params
+    client.log_batch(run_id, params=[Param(k, str(v)) for k, v in values.items() if k not in logged])
 
 
 def _read_note(note: Path) -> dict[str, str]:
@@ -191,6 +189,6 @@ def _end_killed(client: mlflow.MlflowClient, run_id: str) -> None:
 
 
 def _parent(client: mlflow.MlflowClient) -> mlflow.entities.Run | None:
-    # `mlflow run` hands its own run to the stages by this variable. Left there, every stage would write into that run.
+    # `mlflow run` sets this variable to its own run. Left there, every stage would write into that run.
     run_id = os.environ.pop("MLFLOW_RUN_ID", "")
     return client.get_run(run_id) if store.exists(client, run_id) else None

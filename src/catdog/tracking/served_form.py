@@ -22,10 +22,10 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from catdog.answers import classifier
 from catdog.base import files
-from catdog.base.errors import UserError
+from catdog.base.errors import UserError, first_line
 from catdog.tracking import serving
 
-# What of the library answers: all that serving.py imports, and no more, so that an edit elsewhere changes no version.
+# The part of the library that answers: serving.py and all that it imports. An edit elsewhere changes no version.
 SHIPPED = (
     "base/errors.py",
     "base/files.py",
@@ -49,15 +49,15 @@ def log(
     image_size: int,
     threshold: float,
 ) -> tuple[str, str]:
-    """The logged model of a finished training run that answers in this way: the one there is, or a new one.
+    """Log the served form of a finished training run, unless the run has this very one already.
 
     Args:
         name: of the logged model.
         image_size: of the standard form of the photographs (`prepare.image_size`).
-        threshold: what a request gets that names none.
+        threshold: for requests that name none.
 
     Returns:
-        Its id, and the digest of its files.
+        The logged model's id, and the digest of its files.
     """
     config = {
         "classes": classes,
@@ -67,25 +67,24 @@ def log(
     }
     with tempfile.TemporaryDirectory() as folder:
         code = _shipped(Path(folder))
-        # Named here, since MLflow would spend half a minute on finding out.
+        # MLflow would take half a minute to find these out.
         packages = [f"{package}=={version(package)}" for package in _NEEDS]
         key = hashlib.sha256(json.dumps([config, packages, digest(code)]).encode()).hexdigest()
         run = client.get_run(run_id)
-        for known in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
-            if known.status != LoggedModelStatus.READY:  # a kill came before it was whole
-                client.delete_logged_model(known.model_id)
-            elif known.tags.get(_KEY) == key:
-                return known.model_id, known.tags[_DIGEST]
-        model = client.create_logged_model(
-            run.info.experiment_id, name, run_id, tags={_KEY: key}, params={**run.data.params, **_text(config)}
-        )
+        for logged in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
+            if logged.status != LoggedModelStatus.READY:  # a kill left it incomplete
+                client.delete_logged_model(logged.model_id)
+            elif logged.tags.get(_KEY) == key:
+                return logged.model_id, logged.tags[_DIGEST]
+        model_params = run.data.params | {f"served.{name}": str(value) for name, value in config.items()}
+        model = client.create_logged_model(run.info.experiment_id, name, run_id, tags={_KEY: key}, params=model_params)
         saved = Path(folder) / "served"
         _save(saved, model, keras_file=keras_file, code=code, packages=packages, config=config)
         sha256 = digest(saved)
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         client.log_model_artifacts(model.model_id, str(saved))
         client.set_logged_model_tags(model.model_id, {_DIGEST: sha256})
-        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)  # last: what is READY is whole
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)  # last: READY means complete
     return model.model_id, sha256
 
 
@@ -110,7 +109,7 @@ def _save(
         params=ParamSchema([ParamSpec("threshold", DataType.double, config["threshold"])]),
     )
     with warnings.catch_warnings():
-        # It asks for an example of the input, which says no more than the signature and would hold a photograph.
+        # MLflow asks for an example of the input. It would say no more than the signature, and hold a photograph.
         warnings.filterwarnings("ignore", message=".*input example was not provided.*")
         mlflow.pyfunc.save_model(
             path,
@@ -131,34 +130,22 @@ def _save(
         shutil.rmtree(cache)
 
 
-def _text(config: dict[str, Any]) -> dict[str, str]:
-    return {f"served.{key}": str(value) for key, value in config.items()}
-
-
-def load(uri: str, *, model_sha256: str | None = None, served_sha256: str | None = None) -> classifier.Classifier:
-    """The classifier inside a logged model, run by the code of this project and not by what is in the store.
+def load(
+    uri: str, *, model_sha256: str | None = None, served_sha256: str | None = None
+) -> tuple[Any, classifier.Classifier]:
+    """The Keras model in a logged model, and the classifier around it, run by this project's code, not by the store's.
 
     Raises:
-        UserError: there is no such model, or it was changed, as `fetch` has it.
+        UserError: it can't be loaded, there is no such model, or it was changed; see `fetch`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        _, found = read(fetch(uri, Path(folder), model_sha256=model_sha256, served_sha256=served_sha256))
-        return found
-
-
-def read(fetched: Path) -> tuple[Any, classifier.Classifier]:
-    """The Keras model in what `fetch` gave, and the classifier around it.
-
-    Raises:
-        UserError: it can't be loaded.
-    """
-    file, config = _parts(fetched)
-    model = classifier.read(file, config.pop("model_sha256"))
+        file, config = _parts(fetch(uri, Path(folder), model_sha256=model_sha256, served_sha256=served_sha256))
+        model = classifier.read(file, config.pop("model_sha256"))
     return model, classifier.of(model, **config)
 
 
 def verify(uri: str, *, model_sha256: str | None, served_sha256: str | None = None) -> None:
-    """Check that a logged model is there and is what was logged, as `fetch` has it.
+    """Check that a logged model is there and is what was logged; see `fetch`.
 
     Raises:
         UserError: it is not.
@@ -168,12 +155,11 @@ def verify(uri: str, *, model_sha256: str | None, served_sha256: str | None = No
 
 
 def fetch(uri: str, folder: Path, *, model_sha256: str | None = None, served_sha256: str | None = None) -> Path:
-    """A copy of a logged model in `folder`, and where it is.
+    """Copy a logged model into `folder`, check it, and return the path of the copy.
 
     Args:
-        model_sha256: what the registry says of the `.keras` file; what the logged model says of it is checked in any
-            case.
-        served_sha256: what `digest` gave of it all when it was logged; None: not checked.
+        model_sha256: of the `.keras` file in the registry; the one in the logged model is always checked.
+        served_sha256: what `digest` gave when the model was logged; None: not checked.
 
     Raises:
         UserError: there is no such model, or it was changed.
@@ -182,32 +168,32 @@ def fetch(uri: str, folder: Path, *, model_sha256: str | None = None, served_sha
         fetched = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
         file, config = _parts(fetched)
     except (MlflowException, OSError, KeyError) as error:
-        raise UserError(f"{uri} can't be loaded as a served model: {_first_line(error)}") from None
-    for cache in list(fetched.rglob("__pycache__")):  # no part of what was logged, and Python would trust it
+        raise UserError(f"{uri} can't be loaded as a served model: {first_line(error)}") from None
+    for cache in list(fetched.rglob("__pycache__")):  # was never logged, and Python would trust it
         shutil.rmtree(cache)
     classifier.verify(file, config["model_sha256"])
     classifier.verify(file, model_sha256)
-    if served_sha256 is not None and (found := digest(fetched)) != served_sha256:
+    if served_sha256 is not None and (actual := digest(fetched)) != served_sha256:
         raise UserError(
-            f"{uri} is not what was logged: the sha256 of its files is {found[:12]}, not {served_sha256[:12]}; code or "
-            "settings were changed, so it is not used; restore the artifact store or train again"
+            f"{uri} is not what was logged: the sha256 of its files is {actual[:12]}, not {served_sha256[:12]}; code "
+            "or settings were changed, so it is not used; restore the artifact store or train again"
         )
     return fetched
 
 
 def digest(folder: Path) -> str:
-    """sha256 over names and contents of all files of a logged model, in hex.
+    """sha256 of the names and contents of all files of a logged model, in hex.
 
-    Left out is what comes to it later: the name that it was fetched by, and compiled code.
+    Files that come later do not count: the name by which it was fetched, and compiled code.
     """
-    contents = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    names = {file.relative_to(folder).as_posix(): file for file in contents}
+    logged = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    names = {file.relative_to(folder).as_posix(): file for file in logged}
     lines = [f"{files.sha256(file)}  {name}\n" for name, file in names.items() if name != serving.META]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def answering(fetched: Path) -> PyFuncModel:
-    """What `fetch` gave as MLflow's server takes it, run by the code of this project and not by what was fetched.
+    """A fetched model for MLflow's server, run by this project's code, not by what was fetched.
 
     Raises:
         MlflowException: it can't be loaded.
@@ -224,7 +210,3 @@ def answering(fetched: Path) -> PyFuncModel:
 def _parts(fetched: Path) -> tuple[Path, dict[str, Any]]:
     flavor = Model.load(fetched).flavors["python_function"]
     return fetched / flavor["artifacts"][serving.MODEL]["path"], flavor["config"]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

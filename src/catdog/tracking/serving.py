@@ -1,4 +1,4 @@
-"""The model as it is served: bytes in, label and probability out. MLflow runs this very file to load a logged model."""
+"""The served model: bytes in, label and probability out. MLflow runs this file to load a logged model."""
 
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,16 @@ from catdog.base.errors import UserError
 from catdog.photographs import photos
 
 IMAGE, MODEL = "image", "model"
-MOST_PHOTOGRAPHS = 256  # of a request; a batch job is better off with `catdog predict`
-_NAMED = 5  # rows named in a refusal; of many bad ones the first few say enough
-META = "registered_model_meta"  # MLflow writes it beside a model that is fetched by the name of a version
+MOST_PHOTOGRAPHS = 256  # per request; for more there is `catdog predict`
+_NAMED = 5  # bad rows that a refusal names
+META = "registered_model_meta"  # a file that MLflow adds to a model fetched as a version
 
 
 class ServedModel(PythonModel):
     """Column `image` (file bytes; base64 over HTTP) to `label`, `probability` (of the second class), `model_version`.
 
-    The last is such as catdog/3, or the id of a logged model that was not loaded as a version. The parameter
-    `threshold` replaces the probability from which the second class is the label.
+    `model_version` is such as catdog/3, or the id of a logged model that was not loaded as a version. The parameter
+    `threshold`, the probability from which the second class is the label, replaces the model's own.
     """
 
     def load_context(self, context: Any) -> None:

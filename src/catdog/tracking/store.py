@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from catdog.base import paths
-from catdog.base.errors import UserError
+from catdog.base.errors import UserError, first_line
 
 Client = mlflow.MlflowClient
 EXPERIMENT = "catdog"
@@ -39,7 +39,7 @@ def connect() -> mlflow.MlflowClient:
     """A client of the tracking store, after making sure that it answers.
 
     Raises:
-        UserError: it does not. Said within seconds, before anything is trained.
+        UserError: it does not; raised within seconds, before anything is trained.
     """
     os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "5")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -58,29 +58,29 @@ def connect() -> mlflow.MlflowClient:
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
     except (requests.RequestException, MlflowException, SQLAlchemyError, ImportError) as error:
-        known = without_secret(address)
+        shown = without_secret(address)
         if server:
             raise UserError(
-                f"the MLflow server at {known} does not answer ({type(error).__name__}): "
+                f"the MLflow server at {shown} does not answer ({type(error).__name__}): "
                 "start it, or unset MLFLOW_TRACKING_URI to track in mlflow.db"
             ) from None
-        reason = (str(error).splitlines() or [type(error).__name__])[0].replace(address, known)
-        raise UserError(f"the MLflow store {known} can't be used: {reason}") from None
+        reason = first_line(error).replace(address, shown)
+        raise UserError(f"the MLflow store {shown} can't be used: {reason}") from None
     return client
 
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Tell in one line of a store that stops answering in the middle of a command.
+    """Turn the errors of a store that stops answering in the middle of a command into one line.
 
     Raises:
-        UserError: it did. What the store itself refuses passes through: that would be an error of ours.
+        UserError: it stopped answering. What the store itself refuses passes through: that is a bug here.
     """
     try:
         yield
     except (requests.RequestException, SQLAlchemyError, MlflowException) as error:
-        # MLflow wraps what the network raised; a server that dies in the middle of an answer raises much.
-        network = [each for each in _causes(error) if isinstance(each, requests.RequestException | OSError)]
+        # MLflow wraps network errors, and a server that dies in the middle of an answer raises several kinds.
+        network = [cause for cause in _causes(error) if isinstance(cause, requests.RequestException | OSError)]
         if isinstance(error, MlflowException) and not network:
             raise
         what = type(network[-1] if network else error).__name__
@@ -111,29 +111,29 @@ def exists(client: mlflow.MlflowClient, run_id: str) -> bool:
 
 
 def experiment(client: mlflow.MlflowClient, data: dict) -> str:
-    """The id of the experiment that runs on these photographs belong to; made where there is none.
+    """The id of the experiment for runs on these photographs; created if it does not exist.
 
     Args:
         data: metrics/data.json.
     """
     name = EXPERIMENT_OF_DRAWINGS if data["source"]["kind"] == "drawn" else EXPERIMENT
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", name)
-    found = client.get_experiment_by_name(name)
-    if found and found.lifecycle_stage == "deleted":
+    existing = client.get_experiment_by_name(name)
+    if existing and existing.lifecycle_stage == "deleted":
         raise UserError(f"the MLflow experiment {name} is deleted: restore it with `mlflow experiments restore`")
-    if found:
-        return found.experiment_id
-    # Where the project is the store, by its full path: MLflow would put the files wherever it is asked from.
-    ours = None if os.environ.get("MLFLOW_TRACKING_URI") else str((paths.original() / "mlruns" / name).resolve())
+    if existing:
+        return existing.experiment_id
+    # In a local store, the full path: else MLflow would put the files into the current folder.
+    folder = None if os.environ.get("MLFLOW_TRACKING_URI") else str((paths.original() / "mlruns" / name).resolve())
     try:
-        return client.create_experiment(name, artifact_location=ours)
+        return client.create_experiment(name, artifact_location=folder)
     except MlflowException:  # another training made it at the same moment
-        if found := client.get_experiment_by_name(name):
-            return found.experiment_id
+        if existing := client.get_experiment_by_name(name):
+            return existing.experiment_id
         raise
 
 
 def without_secret(address: str) -> str:
-    """An address as it may be shown: without a user's name and password."""
+    """An address without user name and password, as it may be shown."""
     scheme, _, rest = address.rpartition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else address

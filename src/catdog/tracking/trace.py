@@ -9,7 +9,7 @@ from catdog.tracking.provenance import Link
 
 
 def trace(client: store.Client, reference: str, *, root: Path | None = None) -> list[Link]:
-    """The links from a model or a run back to its source, each checked; what lies behind a missing one is left out.
+    """The links from a model or a run back to its source, each checked. What lies behind a missing one is left out.
 
     Args:
         reference: a run id, or a model as in `versions.resolve`.
@@ -19,21 +19,25 @@ def trace(client: store.Client, reference: str, *, root: Path | None = None) -> 
         UserError: there is no such model.
     """
     links: list[Link] = []
-    found = versions.resolve(client, reference)
-    said: dict[str, str] = {}
-    while not isinstance(found, str):
-        links.append(Link("model version", versions.name(found), True, ", ".join(versions.aliases(client, found))))
-        said, source, run_id = found.tags, versions.source(found), found.run_id or found.tags.get("run_id", "")
+    origin = versions.resolve(client, reference)  # in the end the id of a run
+    version_tags: dict[str, str] = {}
+    while not isinstance(origin, str):
+        links.append(Link("model version", versions.name(origin), True, ", ".join(versions.aliases(client, origin))))
+        version_tags, source, run_id = (
+            origin.tags,
+            versions.source(origin),
+            origin.run_id or origin.tags.get("run_id", ""),
+        )
         if source.startswith("m-"):
-            links += _logged_model(client, source, run_id=run_id, digests=versions.digests(found))
-            found = run_id
+            links += _logged_model(client, source, run_id=run_id, digests=versions.digests(origin))
+            origin = run_id
             break
         try:
-            found = versions.resolve(client, source)
+            origin = versions.resolve(client, source)
         except UserError as error:
             links.append(Link("model version", source, False, str(error)))
-            found = run_id
-    tags, link = _run(client, found, data_digest=said.get("data_digest"))
+            origin = run_id
+    tags, link = _run(client, origin, data_digest=version_tags.get("data_digest"))
     return [*links, link, *(provenance.code_and_data(tags, root or paths.root()) if tags else [])]
 
 

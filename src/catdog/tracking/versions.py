@@ -15,7 +15,7 @@ NAMES = {model: f"{SERVED}-{model}" for model in style.NAMES}  # of the register
 
 
 def resolve(client: MlflowClient, reference: str) -> ModelVersion | str:
-    """A model version, or the id of a run, from what a person writes.
+    """The model version, or the id of the run, that a person names.
 
     Args:
         reference: catdog@champion, catdog/3, catdog-cnn/2, 3 (of catdog), a logged model (m-...), any of these after
@@ -57,10 +57,10 @@ def version(client: MlflowClient, registered: str, number: str) -> ModelVersion:
     try:
         return client.get_model_version(registered, number)
     except MlflowException:
-        there = sorted(int(v.version) for v in of(client, registered))
+        existing = sorted(int(v.version) for v in of(client, registered))
         raise UserError(
             f"there is no {registered}/{number}: it was deleted or never existed; there are: "
-            f"{', '.join(map(str, there)) or 'none'}"
+            f"{', '.join(map(str, existing)) or 'none'}"
         ) from None
 
 
@@ -77,9 +77,9 @@ def logged_model(client: MlflowClient, model_id: str) -> LoggedModel:
 
 
 def aliases(client: MlflowClient, version: ModelVersion) -> list[str]:
-    """The aliases of a version, asked of the registered model: a version found by search has none (MLflow #16734)."""
-    of_all = client.get_registered_model(version.name).aliases
-    return sorted(alias for alias, number in of_all.items() if str(number) == str(version.version))
+    """The aliases of a version. They come from its registered model: a search gives versions none (MLflow #16734)."""
+    numbers = client.get_registered_model(version.name).aliases
+    return sorted(alias for alias, number in numbers.items() if str(number) == str(version.version))
 
 
 def name(version: ModelVersion) -> str:
@@ -98,13 +98,13 @@ def source(version: ModelVersion) -> str:
 
 
 def digests(version: ModelVersion) -> dict[str, str | None]:
-    """What the registry says that its files are, as `serving.verify` takes it."""
+    """The digests of its files in the registry, as arguments of `served_form.verify`."""
     return {key: version.tags.get(key) for key in ("model_sha256", "served_sha256")}
 
 
 def _of_logged_model(client: MlflowClient, model_id: str) -> ModelVersion | str:
     for registered in NAMES.values():
-        for found in of(client, registered):
-            if source(found) == model_id:
-                return found
+        for version in of(client, registered):
+            if source(version) == model_id:
+                return version
     return logged_model(client, model_id).source_run_id or ""
