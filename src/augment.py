@@ -32,7 +32,7 @@ def _transforms_sheet(photograph: np.ndarray, p: params.Params) -> None:
         transformed = augmentation.strongest(photograph, p.augment, names, seed=p.base.seed)
         captions, pictures = zip(("original", photograph), *transformed, strict=True)
         blocks.append(sheets.Block(pictures, captions, heading))
-    sheets.block_sheet(blocks, paths.TRANSFORMS_SHEET, title="Each transform alone, at its limit", palette=True)
+    sheets.block_sheet(blocks, paths.TRANSFORMS_SHEET, title="Each transform alone, at its limit")
 
 
 if __name__ == "__main__":

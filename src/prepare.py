@@ -29,7 +29,7 @@ def main() -> None:
 
         source = sources.describe(paths.RAW)
         note = style.note(source["kind"])
-        contact_sheets.draw(findings, spool, classes=base.classes, seed=base.seed, note=note)
+        contact_sheets.draw(findings, spool, classes=base.classes, note=note)
     finally:
         inspection.remove(spool)
 

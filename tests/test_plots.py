@@ -112,7 +112,7 @@ def test_a_sheet_shows_every_image_in_its_colour_and_shape(tmp_path):
     blocks = [sheets.Block(images, ["a", "b", "a very long name " * 5, "кот\né"])]
     path, again = tmp_path / "sheet.png", tmp_path / "again.png"
     for file in (path, again):
-        sheets.block_sheet(blocks, file, title="t", columns=3, cell=100, palette=True)
+        sheets.block_sheet(blocks, file, title="t", columns=3, cell=100)
     sheet = the_pixels(path)
     for colour in colours:
         rows, columns = np.nonzero((sheet == colour).all(axis=2))

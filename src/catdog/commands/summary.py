@@ -28,8 +28,8 @@ def show(console: Console) -> None:
     findings, data = read()
     table = Table(title=_title(findings, data), title_justify="left")
     table.add_column(f"{findings['difference']['confidence']:.0%} intervals in brackets")
-    for name in _models(findings):
-        table.add_column(style.NAMES[name], justify="right")
+    for name in style.NAMES.values():
+        table.add_column(name, justify="right")
     for row in _rows(findings):
         table.add_row(*row)
     console.print(table)
@@ -46,27 +46,23 @@ def show(console: Console) -> None:
 def markdown() -> str:
     """The same table for a README."""
     findings, data = read()
-    heads = [_title(findings, data), *(style.NAMES[name] for name in _models(findings))]
+    heads = [_title(findings, data), *style.NAMES.values()]
     lines = [heads, ["---"] + ["--:"] * (len(heads) - 1), *_rows(findings)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _models(findings: dict) -> list[str]:
-    return [name for name in style.NAMES if name in findings]
 
 
 def _title(findings: dict, data: dict) -> str:
     source = data["source"]
     where = source.get("address") or source.get("path") or source["kind"]
-    tested = findings[_models(findings)[0]]["test_photographs"]
+    tested = findings[next(iter(style.NAMES))]["test_photographs"]
     return f"{where.rsplit('/', 1)[-1]}: {tested:,} test {findings['difference']['things']}"
 
 
 def _rows(findings: dict) -> list[list[str]]:
-    models = [findings[name] for name in _models(findings)]
+    models = [findings[name] for name in style.NAMES]
     return [
-        *([title, *(_share(model, key) for model in models)] for key, title in _SHARES.items()),
-        *([title, *(_number(model, key) for model in models)] for key, title in _NUMBERS.items()),
+        *([title, *(_interval(model, key, 100, 1, " %") for model in models)] for key, title in _SHARES.items()),
+        *([title, *(_interval(model, key, 1, 4) for model in models)] for key, title in _NUMBERS.items()),
         ["Training", *(wording.duration(model["train_seconds"]) for model in models)],
         ["Epochs, the best", *(f"{model['epochs']}, {model['best_epoch']}" for model in models)],
         ["Parameters", *(f"{model['parameters']:,}" for model in models)],
@@ -75,11 +71,6 @@ def _rows(findings: dict) -> list[list[str]]:
     ]
 
 
-def _share(metrics: dict, key: str) -> str:
-    low, high = metrics["intervals"][key]
-    return f"{100 * metrics[key]:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _number(metrics: dict, key: str) -> str:
-    low, high = metrics["intervals"][key]
-    return f"{metrics[key]:.4f} [{low:.4f}, {high:.4f}]"
+def _interval(metrics: dict, key: str, times: int, places: int, unit: str = "") -> str:
+    value, low, high = (f"{times * number:.{places}f}" for number in (metrics[key], *metrics["intervals"][key]))
+    return f"{value}{unit} [{low}, {high}]"

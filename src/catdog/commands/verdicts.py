@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
 
 from catdog.answers.classifier import Classifier
 from catdog.base.errors import UserError
@@ -91,19 +90,9 @@ def judges(client: MlflowClient) -> list[Judge]:
             version = max(versions.of(client, registered), key=lambda v: int(v.version), default=None)
         if version is None:
             raise UserError(f"{registered} has no version here: run the pipeline first (`dvc repro`)")
-        judges.append(_judge(kind, version, champion=version is champion))
+        network, classifier = served_form.load(versions.uri(version), **versions.digests(version))
+        accuracy = float(version.tags["accuracy"]) if "accuracy" in version.tags else None
+        drawn = version.tags.get("source_kind") == "drawn"
+        name, is_champion = versions.name(version), version is champion
+        judges.append(Judge(kind, name, is_champion, accuracy, drawn, classifier, network))
     return judges
-
-
-def _judge(kind: str, version: ModelVersion, *, champion: bool) -> Judge:
-    network, classifier = served_form.load(versions.uri(version), **versions.digests(version))
-    accuracy = version.tags.get("accuracy")
-    return Judge(
-        kind=kind,
-        version=versions.name(version),
-        champion=champion,
-        accuracy=float(accuracy) if accuracy else None,
-        drawn=version.tags.get("source_kind") == "drawn",
-        classifier=classifier,
-        network=network,
-    )

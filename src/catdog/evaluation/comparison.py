@@ -21,16 +21,9 @@ from catdog.pictures.style import NAMES
 _TIMED_ANSWERS = 15
 _AT_ONCE = 32
 _CALIBRATED = ("log_loss", "brier", "calibration_error")
-_COSTS = (
-    "epochs",
-    "best_epoch",
-    "parameters",
-    "file_bytes",
-    "peak_memory_bytes",
-    "seconds_data",
-    "seconds_features",
-    "seconds_training",
-)
+# Of metrics/train_<model>.json; the CNN has no features.
+_COSTS = ("epochs", "best_epoch", "parameters", "file_bytes", "peak_memory_bytes")
+_SECONDS = ("seconds_data", "seconds_features", "seconds_training")
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ def measure(p: params.Params, answers: Answers, corrupted: corruptions.Corrupted
             "train_seconds": trained["seconds"],
             "milliseconds_per_photograph": answers.milliseconds[name],
             "milliseconds_per_photograph_of_32": answers.batch_milliseconds[name],
-            **{key: trained[key] for key in _COSTS if key in trained},
+            **{key: trained[key] for key in _COSTS + _SECONDS if key in trained},
             "intervals": scoring.intervals(answers.labels, probabilities, **_bootstrap(p), threshold=e.threshold)
             | _calibrated(scoring.intervals(answers.labels, calibrated, **_bootstrap(p), threshold=e.threshold))
             | {"robustness": scoring.mean_interval(corrupted.shares[name], **_bootstrap(p)).tolist()},

@@ -110,7 +110,7 @@ def _sheet(failures: Failures, headings: dict[int, str], path: Path, *, title: s
         verdicts = [f"{NAMES[name]}\n{_verdict(failures, name, row)}" for name in NAMES]
         heading = f"labelled {failures.classes[shard.labels[row]]}{headings[row]}"
         blocks.append(sheets.Block([image, *overlays], [sheets.tail(shard.sources[row]), *verdicts], heading))
-    sheets.block_sheet(blocks, path, title=title, note=failures.note, cell=_CELL, palette=True)
+    sheets.block_sheet(blocks, path, title=title, note=failures.note, cell=_CELL)
     return path
 
 

@@ -11,10 +11,9 @@ from PIL import Image
 from catdog.base import files
 from catdog.evaluation import report_tables
 from catdog.pictures.style import COLOURS, NAMES
-from catdog.pictures.wording import duration, megabytes, milliseconds, percent
+from catdog.pictures.wording import percent
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-FILTERS = {"duration": duration, "megabytes": megabytes, "milliseconds": milliseconds, "thousands": "{:,}".format}
 
 
 def render(
@@ -41,21 +40,19 @@ def render(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= FILTERS
+    environment.filters |= report_tables.WRITE
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         models=[{"key": key, "name": name, "colour": COLOURS[key]} for key, name in NAMES.items()],
         classes=classes,
         evaluation=evaluation,
         difference=evaluation["difference"],
         verdict=_verdict(evaluation),
-        metrics=report_tables.rows(report_tables.METRICS, [evaluation[model] for model in NAMES], positive=classes[1]),
+        rows=report_tables.rows,
         costs=report_tables.costs(evaluation, histories),
         data=data,
         agreement=report_tables.agreement(evaluation["difference"]),
         splits=report_tables.splits(data["counts"], classes),
         sizes=report_tables.sizes(data.get("sizes", {}), classes),
-        groups=report_tables.rows(report_tables.GROUPS, [data.get("groups", {})]),
-        reasons=report_tables.reasons(data["reasons"]),
         source=report_tables.source(data["source"]),
         pictures={key: _embedded(picture) for key, picture in pictures.items() if picture.is_file()},
         lineage=lineage,

@@ -94,4 +94,4 @@ def draw(table: pd.DataFrame, shards: list[Shard], path: Path, *, note: str = ""
     ]
     title = f"Labels to look at: {len(shown)} of {len(table):,} in doubt, of {sum(map(len, shards)):,}"
     blocks = [sheets.Block(pictures, captions)] if pictures else []
-    sheets.block_sheet(blocks, path, title=title, note=note, cell=_CELL, palette=True)
+    sheets.block_sheet(blocks, path, title=title, note=note, cell=_CELL)

@@ -15,7 +15,6 @@ from catdog.pictures.style import ALARM, GREY, INK
 
 PAPER, PANEL, TILE = "#ffffff", "#f1f4f7", "#dde3e9"
 _GAP = 12
-_COLOURS = 256  # of a PNG with a palette, a third the size of one without
 
 
 @dataclass(frozen=True)
@@ -47,16 +46,14 @@ def block_sheet(
     note: str = "",
     columns: int = 6,
     cell: int = 170,
-    palette: bool = False,
 ) -> None:
     """Write a PNG of blocks in their order, side by side as long as about `columns` pictures fit in a row.
 
-    Without blocks it says "none".
+    Without blocks it says "none". It has 256 colours, since sheets are kept in git.
 
     Args:
         note: stands under the title, in red.
         cell: pixels; each picture is shrunk or enlarged to fit a square of that side.
-        palette: write 256 colours, for thumbnails that are kept in git.
     """
     large, top = _font(20, bold=True), 50 + (22 if note else 0)
     panels = [_panel(block, columns=columns, cell=cell) for block in blocks]
@@ -80,7 +77,7 @@ def block_sheet(
         sheet.paste(panel, place)
     buffer = io.BytesIO()
     # Not dithered: that takes a fifth more bytes, and white paper comes out grey.
-    (sheet.quantize(_COLOURS) if palette else sheet).save(buffer, "PNG", optimize=palette)
+    sheet.quantize(256).save(buffer, "PNG", optimize=True)
     files.write_bytes(path, buffer.getvalue())
 
 
@@ -98,7 +95,7 @@ def variants_sheet(originals: Shard, variants: Shard, path: Path, *, shown: int)
         captions += ["original", *(f"variant {number + 1} of {per_original}" for number in range(beside))]
     columns = (1 + beside) * max(1, 6 // (1 + beside))
     blocks = [Block(images, captions)] if images else []
-    block_sheet(blocks, path, title="Training photographs and their variants", columns=columns, palette=True)
+    block_sheet(blocks, path, title="Training photographs and their variants", columns=columns)
 
 
 def _panel(block: Block, *, columns: int, cell: int) -> Image.Image:

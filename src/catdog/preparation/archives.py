@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from catdog.base.errors import UserError
+from catdog.base.errors import UserError, first_line
 
 MAX_BYTES = 256 << 20  # of one photograph's file
 ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
@@ -94,7 +94,7 @@ def read(file: File) -> bytes:
         data = _part(file.archive, offset, file.size)
         return _unpacked(data, file.packed) if file.packed else data
     except FAULTS as error:
-        raise BadMember(f"damaged: {one_line(error)}") from None
+        raise BadMember(f"damaged: {first_line(error)}") from None
 
 
 def members(archive: Path, name: str) -> list[File]:
@@ -107,7 +107,7 @@ def members(archive: Path, name: str) -> list[File]:
         listed = _zip_members(archive, name) if is_zip(archive) else _tar_members(archive, name)
     except FAULTS as error:
         advice = "make it or download it again"
-        raise UserError(f"{archive} cannot be read as an archive ({one_line(error)}): {advice}") from None
+        raise UserError(f"{archive} cannot be read as an archive ({first_line(error)}): {advice}") from None
     last = {file.source: index for index, file in enumerate(listed)}
     taken = set(last)
     for index, file in enumerate(listed):
@@ -269,8 +269,3 @@ def _tidy(name: str) -> str:
 def printable(name: str) -> str:
     """A file name as text. Python has lone surrogates for bytes that are not UTF-8; these become backslash escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message without line breaks, or else its type."""
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,7 +1,6 @@
 """Sheets of thumbnails that show what prepare kept and what it refused."""
 
 from collections import defaultdict
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ _CELL = 120  # pixels: thumbnails, since the files are kept in git
 Sheet = tuple[str, list[Block]]  # its title, and what is on it
 
 
-def draw(findings: list[Finding], spool: Path, *, classes: list[str], seed: int, note: str = "") -> None:
+def draw(findings: list[Finding], spool: Path, *, classes: list[str], note: str = "") -> None:
     """Draw all sheets of a run of prepare.
 
     Args:
@@ -32,20 +31,20 @@ def draw(findings: list[Finding], spool: Path, *, classes: list[str], seed: int,
     """
     pixels = Shard(spool)
     for label, path in enumerate(paths.PHOTOGRAPHS):
-        _write(path, photographs(findings, pixels, label=label, name=classes[label], seed=seed), note)
+        _write(path, photographs(findings, pixels, label=label, name=classes[label]), note)
     _write(paths.REFUSED, refused(findings, pixels), note)
-    _write(paths.NEAR_DUPLICATES, near_duplicates(findings, pixels, classes=classes, seed=seed), note)
+    _write(paths.NEAR_DUPLICATES, near_duplicates(findings, pixels, classes=classes), note)
 
 
 def _write(path: Path, sheet: Sheet, note: str) -> None:
     title, blocks = sheet
-    sheets.block_sheet(blocks, path, title=title, note=note, cell=_CELL, palette=True)
+    sheets.block_sheet(blocks, path, title=title, note=note, cell=_CELL)
 
 
-def photographs(findings: list[Finding], pixels: Shard, *, label: int, name: str, seed: int) -> Sheet:
-    """Training photographs of a class, sampled evenly over their sources."""
-    of_class = sorted((f for f in findings if f.split == "train" and f.label == label), key=lambda f: f.source)
-    shown = _sample(of_class, _OF_A_CLASS, seed=seed)
+def photographs(findings: list[Finding], pixels: Shard, *, label: int, name: str) -> Sheet:
+    """Training photographs of a class: the first by id, which is as good as at random."""
+    of_class = sorted((f for f in findings if f.split == "train" and f.label == label), key=lambda f: f.id)
+    shown = of_class[:_OF_A_CLASS]
     title = f"{name}: {len(shown):,} of {len(of_class):,} training photographs"
     captions = [f"{sheets.tail(f.source)}\n{_size(f)}" for f in shown]
     return title, [Block([_picture(f, pixels) for f in shown], captions)] if shown else []
@@ -69,12 +68,14 @@ def refused(findings: list[Finding], pixels: Shard) -> Sheet:
     return f"Refused: {sum(map(len, by_category.values())):,} of {len(findings):,} files", blocks
 
 
-def near_duplicates(findings: list[Finding], pixels: Shard, *, classes: list[str], seed: int) -> Sheet:
-    """Groups of photographs that look alike: first those filed under both classes, then a sample of the others."""
+def near_duplicates(findings: list[Finding], pixels: Shard, *, classes: list[str]) -> Sheet:
+    """Groups of photographs that look alike: first those filed under both classes."""
     groups = _near_groups(findings)
-    blocks = []
-    for group in _that_fit(groups, seed=seed):
+    blocks: list[Block] = []
+    for group in groups:
         shown = group[:_OF_A_GROUP]
+        if sum(len(block.captions) for block in blocks) + len(shown) > _MOST:
+            break
         names = [classes[f.label or 0] for f in shown]
         captions = [
             f"{sheets.tail(f.source)}\n{name}, {f.split or 'set aside'}\n{_size(f)}"
@@ -86,7 +87,7 @@ def near_duplicates(findings: list[Finding], pixels: Shard, *, classes: list[str
 
 
 def _near_groups(findings: list[Finding]) -> list[list[Finding]]:
-    """Groups of two and more: first those filed under both classes, which begin with one photograph of each."""
+    """Groups of two and more, by id: first those filed under both classes, which begin with one photograph of each."""
     by_group = defaultdict(list)
     for finding in findings:
         if finding.group and finding.spooled >= 0:
@@ -97,31 +98,7 @@ def _near_groups(findings: list[Finding]) -> list[list[Finding]]:
             first = {f.label: f for f in reversed(group)}
             leading = [first[label] for label in sorted(first, key=str)]
             groups.append(leading + [f for f in group if f not in leading])
-    return sorted(groups, key=_is_of_one_class)
-
-
-def _that_fit(groups: list[list[Finding]], *, seed: int) -> list[list[Finding]]:
-    """As many groups as fit on a sheet, in their order: those of both classes, then others at random."""
-    shuffled = np.random.default_rng(seed).permutation(len(groups))
-    fitting, room = [], _MOST
-    for index in sorted(shuffled, key=lambda i: _is_of_one_class(groups[i])):
-        room -= min(len(groups[index]), _OF_A_GROUP)
-        if room >= 0:
-            fitting.append(int(index))
-    return [groups[index] for index in sorted(fitting)]
-
-
-def _is_of_one_class(group: list[Finding]) -> bool:
-    return group[0].label == group[1].label
-
-
-def _sample(items: list, count: int, *, seed: int) -> list:
-    """`count` of `items` in their order, one at random from each of as many even stretches; all if there are fewer."""
-    if len(items) <= count:
-        return items
-    ends = np.arange(count + 1) * len(items) // count
-    rng = np.random.default_rng(seed)
-    return [items[rng.integers(start, end)] for start, end in pairwise(ends)]
+    return sorted(groups, key=lambda group: (group[0].label == group[1].label, group[0].group))
 
 
 def _most_of_each(sizes: list[int]) -> int:

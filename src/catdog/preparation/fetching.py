@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.panel import Panel
 
 from catdog.base import paths
-from catdog.base.errors import UserError
+from catdog.base.errors import UserError, first_line
 from catdog.preparation import sources, staging
-from catdog.preparation.archives import ARCHIVE, FAULTS, hidden, is_zip, one_line
+from catdog.preparation.archives import ARCHIVE, FAULTS, hidden, is_zip
 from catdog.preparation.drawn import drawings as drawn
 
 
@@ -127,9 +127,7 @@ def _is_there(raw: Path, record: dict, wanted: dict) -> bool:
         return False
     if wanted["kind"] not in ("folder", "zip", "tar"):
         return True
-    path = Path(wanted["path"]).expanduser()
-    known = record["size"], record["sha256"]
-    return staging.is_linked(path, raw / sources.item_of(record)) or sources.digest(path) == known
+    return sources.digest(Path(wanted["path"]).expanduser()) == (record["size"], record["sha256"])
 
 
 def _download(public: Public, folder: Path, raw: Path, *, checksums: dict[str, str], patience: float | None) -> Path:
@@ -194,7 +192,7 @@ def _kind(source: str) -> str:
             return "tar"
         raise UserError(f"{source} is neither a zip nor a tar (gz, bz2 or xz); {_CHOICES}")
     except FAULTS as error:
-        raise UserError(f"{source} cannot be read: {one_line(error)}") from None
+        raise UserError(f"{source} cannot be read: {first_line(error)}") from None
 
 
 def _cat_and_dog(classes: list[str], source: str) -> list[str]:

@@ -14,11 +14,9 @@ if TYPE_CHECKING:
 
 # Of the classes: Okabe and Ito, none of them a model's.
 _COLOURS = ("#009E73", "#CC79A7")
-_BINS, _FEWEST_BINS = 48, 17
-_WIDE = 6  # above this ratio of largest to smallest, axes are logarithmic
+_BINS = 48
 # Wider and taller photographs count in the last bins.
 _SHAPES = {1 / 3: "≤ 1:3", 1 / 2: "1:2", 3 / 4: "3:4", 1: "1:1", 4 / 3: "4:3", 2: "2:1", 3: "≥ 3:1"}
-_SIDES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 
 
 def measurements(manifest: "pd.DataFrame", *, classes: list[str]) -> dict:
@@ -89,16 +87,9 @@ def _summary(widths: np.ndarray, heights: np.ndarray) -> str:
 
 
 def _edges(sides: np.ndarray) -> np.ndarray:
-    """Edges of bins, in pixels, for both directions: evenly spaced, or in even ratios if sizes differ widely."""
+    """Edges of bins, in pixels, for both directions, in even ratios."""
     least, greatest = (float(sides.min()), float(sides.max())) if len(sides) else (1.0, 2.0)
-    if greatest > _WIDE * least:
-        return np.geomspace(least * 0.9, greatest * 1.1, _BINS + 1)
-    # Bins of whole pixels: else some would hold more sizes than others and look fuller.
-    span = greatest - least + 1
-    step = int(np.ceil(span / _BINS))
-    count = max(_FEWEST_BINS, int(np.ceil(span / step)) + 2)
-    first = max(0.0, least - (count * step - span) // 2)
-    return first + np.arange(count + 1) * step - 0.5
+    return np.geomspace(least * 0.9, greatest * 1.1, _BINS + 1)
 
 
 def _density(axes: "Axes", edges: np.ndarray, count: np.ndarray, most: float) -> Any:
@@ -108,16 +99,12 @@ def _density(axes: "Axes", edges: np.ndarray, count: np.ndarray, most: float) ->
     colours = LinearSegmentedColormap.from_list("", ["#c6d7ea", "#3b78b5", "#0b2545"])
     shown = np.ma.masked_less(count.T, 1)
     mesh = axes.pcolormesh(edges, edges, shown, cmap=colours, norm=LogNorm(1, most), rasterized=True)
-    if not np.allclose(np.diff(edges), edges[1] - edges[0]):
-        axes.set(xscale="log", yscale="log")
-        ticks = [side for side in _SIDES if edges[0] <= side <= edges[-1]]
-        ticks = ticks if len(ticks) <= 5 else [side for side in ticks if str(side).startswith("1")]
-        for direction in (axes.xaxis, axes.yaxis):
-            direction.set_ticks(ticks, [f"{tick:,}" for tick in ticks])
-            direction.set_ticks([], minor=True)
-    else:
-        axes.locator_params(integer=True, nbins=6)
-    axes.set(xlim=(edges[0], edges[-1]), ylim=(edges[0], edges[-1]), xlabel="width (pixels)", ylabel="height (pixels)")
+    limits = (edges[0], edges[-1])
+    axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, xlabel="width (pixels)", ylabel="height (pixels)")
+    ticks = [float(f"{tick:.2g}") for tick in np.geomspace(*limits, 6)[1:-1]]
+    for direction in (axes.xaxis, axes.yaxis):
+        direction.set_ticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+        direction.set_ticks([], minor=True)
     axes.set_box_aspect(1)
     return mesh
 

@@ -115,11 +115,3 @@ def link_files(folder: Path, target: Path, names: list[str]) -> None:
     for name in track(names, total=len(names), what="linking photographs"):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         link_file((folder / name).resolve(), target / name)
-
-
-def is_linked(path: Path, item: Path) -> bool:
-    """Whether `item` is nothing but links to `path`, so that there is no need to compare their bytes."""
-    if path.is_file():
-        return path.samefile(item)
-    names = visible(path, follow_links=True)
-    return names == visible(item) and all((path / name).samefile(item / name) for name in names)

@@ -55,7 +55,7 @@ def of(client: MlflowClient, *, wanted: str | None, champion: ModelVersion | Non
         )
     newest = max(new, key=lambda v: v.creation_timestamp).tags.get("test_digest")
     best: dict[str, ModelVersion] = {}
-    for version in sorted(new, key=_log_loss):
+    for version in sorted(new, key=lambda version: number(version, "log_loss", missing=math.inf)):
         if version.tags.get("test_digest") == newest:
             best.setdefault(version.name, version)
     return list(best.values())
@@ -152,14 +152,9 @@ def _kind(version: ModelVersion) -> str:
     return version.tags.get("source_kind", "")
 
 
-def number(version: ModelVersion, key: str) -> float:
-    """A metric among a version's tags; NaN where it has none."""
+def number(version: ModelVersion, key: str, *, missing: float = math.nan) -> float:
+    """A metric among a version's tags, or `missing`."""
     try:
         return float(version.tags[key])
     except (KeyError, ValueError):
-        return math.nan
-
-
-def _log_loss(version: ModelVersion) -> float:
-    value = number(version, "log_loss")
-    return math.inf if math.isnan(value) else value
+        return missing

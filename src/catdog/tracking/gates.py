@@ -25,10 +25,6 @@ class Scored:
     digest: str
     frame: pd.DataFrame
 
-    @property
-    def probabilities(self) -> np.ndarray:
-        return self.frame["probability"].to_numpy()
-
 
 @dataclass(frozen=True)
 class Contender:

@@ -21,11 +21,9 @@ def latest_curves(client: mlflow.MlflowClient, *, ui: str) -> str | None:
     """The address of the charts of the last comparison in the UI at `ui`, if there was one."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = client.search_runs(experiments, "tags.model = 'comparison'", order_by=["start_time DESC"], max_results=1)
-    for run in runs:
-        for tag in run.data.tags:
-            if tag.startswith(EXECUTION):
-                return curves(run.info.experiment_id, tag.removeprefix(EXECUTION), ui=ui)
-    return None
+    tags = ((run, tag) for run in runs for tag in run.data.tags if tag.startswith(EXECUTION))
+    run, tag = next(tags, (None, ""))
+    return curves(run.info.experiment_id, tag.removeprefix(EXECUTION), ui=ui) if run else None
 
 
 def side_by_side(experiment_id: str, run_ids: list[str]) -> str:

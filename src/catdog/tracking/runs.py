@@ -86,7 +86,7 @@ def training(
         files.write_json(note, {"fingerprint": fingerprint, "run_id": run_id})
     # The stage's own params have no section, so those of the two models line up in the UI.
     shared = p.model_dump(include={"base", "prepare", "augment"})
-    _log_params(client, run_id, {**getattr(p, f"train_{name}").model_dump(), **flat(shared)})
+    _log_params(client, run_id, {**getattr(p, f"train_{name}").model_dump(), **_flat(shared)})
     # MLflow records memory and load for the active run only.
     with mlflow.start_run(run_id=run_id, log_system_metrics=True) as run:
         datasets.log(inputs)
@@ -101,7 +101,7 @@ def comparison(client: mlflow.MlflowClient, p: params.Params, *, inputs: list[Pa
     _end_killed(client, _read_note(note).get("run_id", ""))
     run_id = _create_run(client, "comparison", parent=_parent(client), inputs=inputs)
     files.write_json(note, {"run_id": run_id})
-    _log_params(client, run_id, flat(p.model_dump(include={"base", "prepare", "evaluate"})))
+    _log_params(client, run_id, _flat(p.model_dump(include={"base", "prepare", "evaluate"})))
     with mlflow.start_run(run_id=run_id):
         datasets.log(inputs)
         yield run_id
@@ -148,14 +148,10 @@ def log_as(client: mlflow.MlflowClient, run_id: str, path: Path, *, name: str) -
         client.log_artifact(run_id, str(shutil.copyfile(path, Path(folder) / name)), "plots")
 
 
-def flat(nested: dict[str, Any]) -> dict[str, object]:
+def _flat(nested: dict[str, Any]) -> dict[str, object]:
     """The same values in one level, under keys such as `augment.blur.probability`."""
-    flattened: dict[str, object] = {}
-    for key, value in nested.items():
-        flattened |= (
-            {f"{key}.{name}": v for name, v in flat(value).items()} if isinstance(value, dict) else {key: value}
-        )
-    return flattened
+    [row] = pd.json_normalize(nested).to_dict("records")
+    return {str(key): value for key, value in row.items()}
 
 
 def _create_run(

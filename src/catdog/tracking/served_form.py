@@ -59,12 +59,8 @@ def log(
     Returns:
         The logged model's id, and the digest of its files.
     """
-    config = {
-        "classes": classes,
-        "image_size": image_size,
-        "threshold": threshold,
-        "model_sha256": files.sha256(keras_file),
-    }
+    config = {"classes": classes, "image_size": image_size, "threshold": threshold}
+    config |= {"model_sha256": files.sha256(keras_file)}
     with tempfile.TemporaryDirectory() as folder:
         code = _shipped(Path(folder))
         # MLflow would take half a minute to find these out.

@@ -14,7 +14,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from catdog.base import paths
 from catdog.base.errors import UserError, first_line
 
-Client = mlflow.MlflowClient
 EXPERIMENT = "catdog"
 # Metrics of drawings never stand beside those of photographs, so they have an experiment of their own.
 EXPERIMENT_OF_DRAWINGS = "catdog-drawn"

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+from mlflow import MlflowClient
+
 from catdog.base import paths
 from catdog.base.errors import UserError
 from catdog.tracking import provenance, served_form, store, versions
 from catdog.tracking.provenance import Link
 
 
-def trace(client: store.Client, reference: str, *, root: Path | None = None) -> list[Link]:
+def trace(client: MlflowClient, reference: str, *, root: Path | None = None) -> list[Link]:
     """The links from a model or a run back to its source, each checked. What lies behind a missing one is left out.
 
     Args:
@@ -23,11 +25,8 @@ def trace(client: store.Client, reference: str, *, root: Path | None = None) -> 
     version_tags: dict[str, str] = {}
     while not isinstance(origin, str):
         links.append(Link("model version", versions.name(origin), True, ", ".join(versions.aliases(client, origin))))
-        version_tags, source, run_id = (
-            origin.tags,
-            versions.source(origin),
-            origin.run_id or origin.tags.get("run_id", ""),
-        )
+        version_tags, source = origin.tags, versions.source(origin)
+        run_id = origin.run_id or version_tags.get("run_id", "")
         if source.startswith("m-"):
             links += _logged_model(client, source, run_id=run_id, digests=versions.digests(origin))
             origin = run_id
@@ -41,7 +40,7 @@ def trace(client: store.Client, reference: str, *, root: Path | None = None) -> 
     return [*links, link, *(provenance.code_and_data(tags, root or paths.root()) if tags else [])]
 
 
-def _logged_model(client: store.Client, model_id: str, *, run_id: str, digests: dict[str, str | None]) -> list[Link]:
+def _logged_model(client: MlflowClient, model_id: str, *, run_id: str, digests: dict[str, str | None]) -> list[Link]:
     try:
         logged = versions.logged_model(client, model_id)
     except UserError:
@@ -60,7 +59,7 @@ def _logged_model(client: store.Client, model_id: str, *, run_id: str, digests: 
     return [Link("logged model", model_id, same, note), file]
 
 
-def _run(client: store.Client, run_id: str, *, data_digest: str | None) -> tuple[dict[str, str], Link]:
+def _run(client: MlflowClient, run_id: str, *, data_digest: str | None) -> tuple[dict[str, str], Link]:
     run = store.find_run(client, run_id)
     if run is None:
         return {}, Link("run", run_id, False, "not in this store")

@@ -11,10 +11,7 @@ _FAR = -1e4  # depth where there is no animal
 _COATS = [(46, 42, 42), (112, 74, 48), (150, 148, 150), (232, 226, 216), (222, 190, 146), (206, 138, 76)]
 _EYES = [(190, 150, 50), (128, 150, 66), (132, 82, 36), (120, 160, 180)]
 _NOSES = [(54, 44, 46), (190, 120, 116), (96, 62, 54)]
-# Walls and wood, cloth and sky, leaves and earth.
-_THINGS = [(214, 205, 190), (168, 182, 160), (206, 178, 156), (120, 134, 150), (164, 116, 72), (120, 82, 54)]
-_THINGS += [(150, 62, 58), (62, 92, 128), (196, 160, 90), (128, 108, 140), (92, 146, 206), (206, 224, 236)]
-_THINGS += [(86, 124, 52), (64, 98, 58), (136, 142, 78), (150, 128, 100), (70, 74, 84), (156, 92, 70)]
+_THINGS = [(208, 196, 178), (120, 134, 150), (164, 116, 72), (150, 62, 58), (62, 92, 128), (86, 124, 52)]
 
 
 def background(rng: Rng, height: int, width: int, horizon: int) -> np.ndarray:
@@ -24,23 +21,18 @@ def background(rng: Rng, height: int, width: int, horizon: int) -> np.ndarray:
     for _ in range(rng.integers(12)):
         x, w, h = (rng.uniform((-0.1, 0.04, 0.05), (1, 0.35, 0.6)) * (width, width, horizon)).astype(int).tolist()
         foot = horizon - int(rng.uniform(0, 0.5) * horizon) * int(rng.integers(2))  # it hangs, or stands
-        colour, inner = (_sample_colour(rng, _THINGS).tolist() for _ in range(2))
+        colour = _sample_colour(rng, _THINGS).tolist()
         if rng.random() < 0.5:
             cv2.rectangle(picture, (x, foot - h), (x + w, foot), colour, -1)
-            cv2.rectangle(picture, (x + 4, foot - h + 4), (x + w - 4, foot - 4), inner, -1)
         else:
             cv2.ellipse(picture, (x, foot), (w // 2, h // 2), 0, 0, 360, colour, -1)
     return cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.005, 0.015) * height)
 
 
 def _surface(rng: Rng, height: int, width: int, stretch: float) -> np.ndarray:
-    """A colour that changes from top to bottom, with a grain, stripes or checks."""
-    y, x = np.ogrid[:height, :width]
+    """A colour with a grain that changes from top to bottom."""
     pattern = _noise(rng, height, width, cells=rng.uniform(2, 60), stretch=stretch) * rng.uniform(0, 0.3)
-    pattern += rng.uniform(-0.3, 0.3) / height * y
-    if rng.random() < 0.5:
-        period = 2 * np.pi / width * rng.uniform(8, 50, 2) * [(0, 1), (1, 0), (1, 1)][rng.integers(3)]
-        pattern += rng.uniform(0, 0.15) * np.sign(np.cos(x * period[0]) * np.cos(y * period[1]))
+    pattern += rng.uniform(-0.3, 0.3) * np.linspace(0, 1, height, dtype=np.float32)[:, None]
     return cv2.merge([part + part * pattern for part in _sample_colour(rng, _THINGS).tolist()])
 
 
@@ -120,12 +112,9 @@ def _sculpt(rng: Rng, limbs: np.ndarray, height: int, width: int, skull: float, 
 
 
 def develop(rng: Rng, picture: np.ndarray) -> np.ndarray:
-    """Uneven light, vignette, exposure, white balance and sensor noise: the picture as uint8."""
+    """Exposure, white balance and sensor noise: the picture as uint8."""
     height, width = picture.shape[:2]
-    rows, columns = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
-    light = 1 + rng.normal(0, 0.1) * rows + rng.normal(0, 0.12) * columns
-    light -= rng.uniform(0, 0.22) * (rows**2 + columns**2)
-    warmth, exposure = rng.normal(0, 0.06), float(np.exp(rng.normal(0.03, 0.13)))
-    picture = picture * cv2.merge([light * (exposure * balance) for balance in (1 + warmth, 1, 1 - warmth)])
+    warmth, exposure = rng.normal(0, 0.06), np.exp(rng.normal(0.03, 0.13))
+    balance = np.array([1 + warmth, 1, 1 - warmth], np.float32) * exposure
     grain = _noise(rng, height, width, cells=width, layers=1) * rng.uniform(0, 12)
-    return cv2.add(picture, cv2.merge([grain] * 3), dtype=cv2.CV_8U)
+    return cv2.add(picture * balance.astype(np.float32), cv2.merge([grain] * 3), dtype=cv2.CV_8U)
