@@ -148,7 +148,7 @@ def test_blocks_stand_side_by_side_while_there_is_room(tmp_path):
     colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
     blocks = [sheets.Block([np.full((50, 50, 3), c, np.uint8)] * 2, ["a", "b"], "heading") for c in colours]
     sheets.block_sheet(blocks, tmp_path / "x.png", title="t", columns=4, cell=50)
-    sheet = np.asarray(Image.open(tmp_path / "x.png")).astype(int)
+    sheet = np.asarray(Image.open(tmp_path / "x.png").convert("RGB")).astype(int)
     tops, lefts = np.transpose([np.argwhere((sheet == colour).all(axis=2)).min(axis=0) for colour in colours])
     assert tops[0] == tops[1] < tops[2]
     assert lefts[0] == lefts[2] < lefts[1]

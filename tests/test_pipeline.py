@@ -256,15 +256,20 @@ def test_mlflow_project_nests_its_runs(project: Project) -> None:
 
 def test_from_the_registry_to_use_and_back_to_the_photographs(project: Project, tmp_path: Path) -> None:
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
-    params["promote"] |= {"min_accuracy": 0.5, "max_log_loss": 2.0, "max_calibration_error": 0.9, "min_robustness": 0.3}
+    params["promote"] |= {"min_accuracy": 0.4, "max_log_loss": 2.0, "max_calibration_error": 0.9, "min_robustness": 0.3}
+    params["evaluate"]["threshold"] = 0.7
     (project.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    project.commit("gates that a small training passes")
+    said = project.run("dvc", "repro")
+    assert {line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")} == {"evaluate"}
+    project.commit("another threshold, and gates that a small training passes")
     assert "champion: catdog version 1" in project.run("catdog", "promote", "--why", "first")
-    photographs = sorted((project.folder / "data/raw").rglob("*.jpg"))[:5]
+    photographs = sorted((project.folder / "data/raw").rglob("*.jpg"))[:60]
     out = tmp_path / "out.csv"
     project.run("catdog", "predict", *map(str, photographs), "--out", str(out))
     answers = pd.read_csv(out)
     assert list(answers["path"]) == [str(path) for path in photographs]
     assert answers["probability"].between(0, 1).all()
+    # What is served has the threshold of the evaluation that registered it.
+    assert answers["label"].tolist() == ["dog" if p >= 0.7 else "cat" for p in answers["probability"]]
     assert "first" in project.run("catdog", "history")
     assert "broken" not in project.run("catdog", "trace")

@@ -17,7 +17,7 @@ import pytest
 import stage_kills
 import yaml
 from mlflow.entities import LoggedModelStatus
-from training_fixtures import REPOSITORY, noise, params, tracked
+from training_fixtures import REPOSITORY, noise, params, tracked, writes_its_outputs_alone
 
 from catdog.base import files, paths
 from catdog.evaluation import comparison, suspects
@@ -225,7 +225,8 @@ def test_the_stage_registers_a_new_model_as_a_new_version(project):
 def evaluate(**changes: dict) -> None:
     """Run the stage with these changes to params.yaml."""
     Path("params.yaml").write_text(yaml.safe_dump(params(**changes).model_dump()))
-    runpy.run_path(str(REPOSITORY / "src/evaluate.py"), run_name="__main__")
+    with writes_its_outputs_alone("evaluate"):
+        runpy.run_path(str(REPOSITORY / "src/evaluate.py"), run_name="__main__")
 
 
 def served(client: mlflow.MlflowClient, name: str) -> list[mlflow.entities.LoggedModel]:

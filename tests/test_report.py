@@ -188,8 +188,8 @@ def test_the_pictures_of_the_data_name_the_classes(content, tmp_path):
     name_first_class(content, "{0} & cat")
     page = rendered(content, tmp_path)
     data = page.text[page.text.index(" Data ") :]
-    assert "Training photographs: {0} & cat : An even sample" in data
-    assert "Training photographs: dog : An even sample" in data
+    assert "Training photographs: {0} & cat : A sample" in data
+    assert "Training photographs: dog : A sample" in data
     headings = (
         "Sizes and shapes",
         "Training photographs: {0}",

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import training_fixtures
 import yaml
-from training_fixtures import REPOSITORY, tracked
+from training_fixtures import REPOSITORY, tracked, writes_its_outputs_alone
 
 from catdog.base import files, paths
 
@@ -35,7 +35,8 @@ def prepare(**changes: dict) -> None:
 
 def stage(name: str) -> pd.DataFrame:
     """The history that a stage leaves that is run to its end."""
-    runpy.run_path(str(REPOSITORY / f"src/train_{name}.py"))["main"]()
+    with writes_its_outputs_alone(f"train_{name}"):
+        runpy.run_path(str(REPOSITORY / f"src/train_{name}.py"))["main"]()
     return pd.read_csv(paths.history(name))
 
 

@@ -14,6 +14,7 @@ from unittest import mock
 import mlflow
 import numpy as np
 import pytest
+import yaml
 
 from catdog.base import params as knobs
 from catdog.base.progress import EpochBar
@@ -109,6 +110,22 @@ def train(*, after: tuple[int, int] = (0, 0), die: Callable[[], None] = kill):
     with mock.patch.object(fitting, "EpochBar", Deadly):
         result = fitting.fit(model, phases, patience=p.train_cnn.patience, checkpoint=checkpoint, on_epoch=told.append)
     return model, result, told
+
+
+@contextmanager
+def writes_its_outputs_alone(stage: str) -> Iterator[None]:
+    """Fail if `stage`, run meanwhile in the current folder, writes a file that dvc.yaml has not among its outputs."""
+    entry = yaml.safe_load(Path("dvc.yaml").read_text())["stages"][stage]
+    listed = [out if isinstance(out, str) else next(iter(out)) for out in [*entry["outs"], *entry["metrics"]]]
+    allowed = (*listed, "data/checkpoints", "mlflow.db", "mlruns", ".git/", "src/")
+
+    def state() -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
+
+    before = state()
+    yield
+    written = [path for path, time in state().items() if before.get(path) != time]
+    assert [path for path in written if not path.startswith(allowed)] == []
 
 
 @contextmanager

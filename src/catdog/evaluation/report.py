@@ -48,6 +48,7 @@ def render(
         difference=evaluation["difference"],
         verdict=_verdict(evaluation),
         rows=report_tables.rows,
+        metrics=[evaluation[model] for model in NAMES],
         costs=report_tables.costs(evaluation, histories),
         data=data,
         agreement=report_tables.agreement(evaluation["difference"]),
