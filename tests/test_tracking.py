@@ -71,6 +71,7 @@ def test_a_copy_that_dvc_made_for_an_experiment_tracks_in_the_project(client, tm
     assert store.uri() == f"sqlite:///{tmp_path}/mlflow.db"
     experiment = client.get_experiment(store.experiment(client, DATA))
     assert experiment.artifact_location == f"{tmp_path}/mlruns/catdog"
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"  # what the UI opens on
 
 
 def test_two_trainings_may_make_the_experiment_at_the_same_moment(client, monkeypatch):

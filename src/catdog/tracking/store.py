@@ -17,6 +17,7 @@ from catdog.base.errors import UserError, first_line
 EXPERIMENT = "catdog"
 # Metrics of drawings never stand beside those of photographs, so they have an experiment of their own.
 EXPERIMENT_OF_DRAWINGS = "catdog-drawn"
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens on its pages for language models
 _SECONDS_TO_ANSWER = 10
 
 
@@ -125,7 +126,7 @@ def experiment(client: mlflow.MlflowClient, data: dict) -> str:
     # In a local store, the full path: else MLflow would put the files into the current folder.
     folder = None if os.environ.get("MLFLOW_TRACKING_URI") else str((paths.original() / "mlruns" / name).resolve())
     try:
-        return client.create_experiment(name, artifact_location=folder)
+        return client.create_experiment(name, artifact_location=folder, tags=_KIND)
     except MlflowException:  # another training made it at the same moment
         if existing := client.get_experiment_by_name(name):
             return existing.experiment_id
