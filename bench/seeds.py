@@ -73,12 +73,11 @@ def arguments() -> argparse.Namespace:
 def one(p: params.Params, *, seed: int, photographs: int) -> dict[str, float]:
     """Train with one seed and measure on the test photographs, or give what was found before."""
     from catdog.training.cnn import recipe
-    from catdog.training.loop import fitting, outcome
+    from catdog.training.loop import fingerprint, fitting
     from catdog.training.loop.checkpoints import Checkpoint
 
     p = p.model_copy(update={"base": p.base.model_copy(update={"seed": seed})})
-    inputs = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL, paths.TEST]
-    depends = f"{outcome.fingerprint(p, 'train_cnn', inputs)}-{photographs}"
+    depends = fingerprint.of("train_cnn", p, also=f"{files.md5(paths.TEST)}-{photographs}")
     kept = FOLDER / f"{seed}.json"
     if kept.exists() and (known := files.read_json(kept))["depends"] == depends:
         return known
