@@ -1,7 +1,8 @@
 """Photographs and shards made up from a seed, and the shipped knobs, for any test."""
 
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,14 @@ def photograph(seed: int, size: tuple[int, int] = (96, 72)) -> np.ndarray:
 
 def jpeg(seed: int, size: tuple[int, int] = (96, 72)) -> bytes:
     return photos.encode(photograph(seed, size))
+
+
+@pytest.fixture(autouse=True)
+def search_path() -> Iterator[None]:
+    """MLflow puts the code of a model that it loads first in the path, where processes started later would find it."""
+    before = sys.path[:]
+    yield
+    sys.path[:] = before
 
 
 @pytest.fixture(scope="session")

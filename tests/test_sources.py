@@ -5,8 +5,6 @@ import os
 import pickle
 import stat
 import string
-import subprocess
-import sys
 import tarfile
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
@@ -106,15 +104,7 @@ def test_worker_processes_read_the_same_both_forked_and_spawned(raw):
     files = sources.list_files(raw, CLASSES)
     assert len(pickle.dumps(files[0])) < 500
     expected = [many[file.source.partition("/")[2]] for file in files]
-    # In a process of its own: one that has TensorFlow's threads can't be forked safely.
-    (raw / "expected").write_bytes(pickle.dumps((files, expected)))
-    code = f"import test_sources; test_sources.read_in_processes({str(raw / 'expected')!r})"
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
-
-
-def read_in_processes(path: str) -> None:
-    files, expected = pickle.loads(Path(path).read_bytes())
-    archives.read(files[0])  # leaves the archive open here, before the fork
+    assert [archives.read(file) for file in files[:5]] == expected[:5]  # leaves the archive open here, before the fork
     for method in ("fork", "spawn"):
         with ProcessPoolExecutor(3, get_context(method)) as pool:
             assert list(pool.map(archives.read, files, chunksize=7)) == expected
