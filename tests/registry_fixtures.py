@@ -49,21 +49,24 @@ def log_models(folder: Path) -> tuple[list[tuple[str, str]], str, str]:
     keras_file = folder / "model.keras"
     model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
     model.save(keras_file)
-    models = []
-    for _ in range(5):
-        with mlflow.start_run(experiment_id=experiment) as run:
-            pass
-        model_id, _ = served_form.log(
-            MlflowClient(),
-            run_id=run.info.run_id,
-            name="served",
-            keras_file=keras_file,
-            classes=["cat", "dog"],
-            image_size=64,
-            threshold=0.5,
-        )
-        models.append((model_id, run.info.run_id))
+    models = [log_served(keras_file, image_size=64, experiment=experiment) for _ in range(5)]
     return models, files.sha256(keras_file), experiment
+
+
+def log_served(keras_file: Path, *, image_size: int, experiment: str | None = None) -> tuple[str, str]:
+    """The served form of a Keras file, logged by a run of its own: its model_id and run_id."""
+    with mlflow.start_run(experiment_id=experiment) as run:
+        pass
+    model_id, _ = served_form.log(
+        MlflowClient(),
+        run_id=run.info.run_id,
+        name="served",
+        keras_file=keras_file,
+        classes=["cat", "dog"],
+        image_size=image_size,
+        threshold=0.5,
+    )
+    return model_id, run.info.run_id
 
 
 class Store:

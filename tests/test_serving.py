@@ -24,6 +24,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from registry_fixtures import log_served
 
 from catdog.answers import classifier
 from catdog.base import files
@@ -58,18 +59,7 @@ def tiny_model() -> keras.Model:
 
 
 def log(keras_file: Path) -> str:
-    with mlflow.start_run() as run:
-        pass
-    model_id, _ = served_form.log(
-        MlflowClient(),
-        run_id=run.info.run_id,
-        name="served",
-        keras_file=keras_file,
-        classes=["cat", "dog"],
-        image_size=IMAGE_SIZE,
-        threshold=0.5,
-    )
-    return f"models:/{model_id}"
+    return f"models:/{log_served(keras_file, image_size=IMAGE_SIZE)[0]}"
 
 
 @pytest.fixture(scope="module")

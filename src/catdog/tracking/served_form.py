@@ -72,7 +72,7 @@ def log(
                 client.delete_logged_model(logged.model_id)
             elif logged.tags.get(_KEY) == key:
                 return logged.model_id, logged.tags[_DIGEST]
-        model_params = run.data.params | {f"served.{name}": str(value) for name, value in config.items()}
+        model_params = run.data.params | {f"served.{field}": str(value) for field, value in config.items()}
         model = client.create_logged_model(run.info.experiment_id, name, run_id, tags={_KEY: key}, params=model_params)
         saved = Path(folder) / "served"
         _save(saved, model, keras_file=keras_file, code=code, packages=packages, config=config)
