@@ -11,12 +11,10 @@ def main() -> None:
     p = params.load()
     base, prepare = p.base, p.prepare
     shares = {"val_fraction": prepare.val_fraction, "test_fraction": prepare.test_fraction}
-    spool = paths.PREPARED / ".spool.arrow"  # always the same, so that a run replaces what a killed one left
 
     fetching.ensure(prepare.source, paths.RAW, classes=base.classes, drawings=prepare.drawings, seed=base.seed)
-    raw_files = sources.list_files(paths.RAW, base.classes)
-    paths.PREPARED.mkdir(parents=True, exist_ok=True)
-    try:
+    with sources.unchanged(paths.RAW), inspection.room(paths.PREPARED) as spool:
+        raw_files = sources.list_files(paths.RAW, base.classes)
         settings = inspection.Settings(prepare.image_size, prepare.min_side, prepare.max_megapixels)
         inspected = track(inspection.inspect(raw_files, settings), total=len(raw_files), what="checking photographs")
         findings = inspection.spool(inspected, spool)
@@ -30,13 +28,10 @@ def main() -> None:
         source = sources.describe(paths.RAW)
         note = style.note(source["kind"])
         contact_sheets.draw(findings, spool, classes=base.classes, note=note)
-    finally:
-        inspection.remove(spool)
-
-    sizes.draw(table, paths.SIZES, classes=base.classes, image_size=prepare.image_size, note=note)
-    files.write_text(paths.MANIFEST, table.to_csv(index=False))
-    measurements = sizes.measurements(table, classes=base.classes)
-    files.write_json(paths.DATA_METRICS, {"source": source, **counts, "sizes": measurements})
+        sizes.draw(table, paths.SIZES, classes=base.classes, image_size=prepare.image_size, note=note)
+        files.write_text(paths.MANIFEST, table.to_csv(index=False))
+        measurements = sizes.measurements(table, classes=base.classes)
+        files.write_json(paths.DATA_METRICS, {"source": source, **counts, "sizes": measurements})
     print(f"{counts['kept']} of {counts['files']} files kept; {paths.MANIFEST} says why for each of the others")
 
 

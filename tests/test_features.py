@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from faults import damage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -198,7 +199,7 @@ def test_a_kill_while_writing_or_putting_together_loses_nothing(engine: Counting
     [rows] = _extract([shard], tmp_path / "kept")
     [whole] = _files(tmp_path / "kept")
     content = whole.read_bytes()
-    keys = list(features._load(whole.parent, repair=True))
+    keys = list(features._load(whole.parent, WIDTH, repair=True))
     features._write(whole.parent, list(zip(keys[:3], rows[:3], strict=True)), seconds=1.0)
     (whole.parent / "half.part").write_bytes(content[:500])
     [again] = _extract([shard], tmp_path / "kept")
@@ -217,6 +218,20 @@ def test_a_damaged_file_is_computed_again(engine, tmp_path, capsys, damage) -> N
     assert engine.photographs == 10
     np.testing.assert_array_equal(rows, _expected(shard))
     assert "damaged" in capsys.readouterr().err
+
+
+def test_no_damage_on_disk_reaches_a_training(engine: Counting, tmp_path: Path, capsys) -> None:
+    shard = _shard(tmp_path / "a.arrow", range(5))
+    _extract([shard], tmp_path / "kept")
+    [file] = _files(tmp_path / "kept")
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        damage(file, rng)
+        [rows] = _extract([shard], tmp_path / "kept")
+        np.testing.assert_array_equal(rows, _expected(shard))
+        assert _files(tmp_path / "kept") == [file]
+    told = capsys.readouterr().err.count("is damaged and computed again")
+    assert told == engine.photographs / 5 - 1 > 30
 
 
 def test_a_photograph_that_cannot_be_decoded_is_named(engine: Counting, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import cv2
@@ -426,3 +428,26 @@ def readable(data: bytes) -> bool:
     for size in (8, 24, 90):
         assert photos.pixels(photo.jpeg, size).shape == (size, size, 3)
     return True
+
+
+RNG = np.random.default_rng(0)
+LARGE = {
+    "grey of 16 bits": Image.fromarray(RNG.integers(0, 65536, (40, 50), dtype=np.uint16)),
+    "transparent": Image.fromarray(RNG.integers(0, 256, (40, 50, 4), dtype=np.uint8)),
+    "palette": Image.fromarray(RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)).quantize(64),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_memory_of_decoding_has_a_bound(name, tmp_path):
+    file = tmp_path / "large.png"
+    LARGE[name].resize((8000, 8000), Image.Resampling.NEAREST).save(file, compress_level=1)
+    code = """
+import pathlib, resource, sys
+from catdog.photographs import photos
+photos.standardise(pathlib.Path(sys.argv[1]).read_bytes(), image_size=64)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    # The picture as Pillow holds it, and as RGB; the libraries themselves are some 100 MB.
+    assert int(done.stdout) * 1024 < 64e6 * (4 + 3) + 200e6

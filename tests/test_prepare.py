@@ -291,3 +291,41 @@ def test_neither_tensorflow_nor_mlflow_is_imported(augmented, stage):
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in lines if line.startswith("import time:")}
     assert {"catdog", "cv2", "pyarrow"} <= imported
     assert imported.isdisjoint({"tensorflow", "keras", "mlflow", "sklearn", "torch", "jax"})
+
+
+# Runs prepare, and changes data/raw once everything in it was read.
+CHANGES = """
+import os, pathlib, runpy, shutil, sys, time
+stage, change = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(stage))
+from catdog.preparation import duplicates
+resolve, raw = duplicates.resolve, pathlib.Path("data/raw")
+
+def late(*given, **knobs):
+    exec(change)
+    return resolve(*given, **knobs)
+
+duplicates.resolve = late
+runpy.run_path(stage, run_name="__main__")
+"""
+WHILE_READING = {
+    "one more": ("shutil.copy(raw / 'Cat/1.jpg', raw / 'Cat/more.jpg')", r"Cat/more\.jpg"),
+    "some gone": ("[(raw / f'Dog/{i}.jpg').unlink() for i in (50, 51, 52)]", r"Dog/50\.jpg and 2 more"),
+    "replaced by one of its size": (
+        "data = (raw / 'Cat/2.jpg').read_bytes(); time.sleep(0.02); (raw / 'Cat/2.jpg').write_bytes(data)",
+        r"Cat/2\.jpg",
+    ),
+    "renamed": ("(raw / 'Cat/3.jpg').rename(raw / 'Cat/z.jpg')", r"Cat/3\.jpg and 1 more"),
+}
+
+
+@pytest.mark.parametrize("name", WHILE_READING)
+def test_photographs_that_change_while_they_are_read_are_an_error(name, tmp_path):
+    change, words = WHILE_READING[name]
+    folder = project(tmp_path, GOOD)
+    command = [sys.executable, "-c", CHANGES, str(ROOT / "src/prepare.py"), change]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 1
+    expected = rf"^error: data/raw changed while it was read \({words}\): run it again when nothing else writes there$"
+    assert re.fullmatch(expected, done.stderr.strip().splitlines()[-1])
+    assert run("prepare", folder).returncode == 0

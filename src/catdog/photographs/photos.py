@@ -26,6 +26,7 @@ _TIFF: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "b
 _ORIENTATION = 0x0112  # EXIF tag
 _JPEG_SIDE = 65_500  # pixels; libjpeg's limit
 _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+_BAND = 256  # rows
 _FLAT = 2  # of 255: how much a flat colour may vary, after compression
 # Warnings of libjpeg that mean that part of the picture is lost. Its others do not, nor do extraneous bytes before the
 # end marker (0xd9): whole photographs have them too.
@@ -188,10 +189,23 @@ def _decode_other(image: Image.Image) -> np.ndarray:
         image.load()
     except OSError as error:
         raise Unreadable("truncated" if "truncated" in str(error) else f"damaged: {_one_line(error)}") from None
+    # By bands, else the steps between would need several times the memory of a large picture.
+    lightest = 65535.0 if image.mode.startswith("I") else max(_lightest(image), 1.0)
+    width, height = image.size
+    rgb = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _BAND):
+        rgb[top : top + _BAND] = _rgb(image.crop((0, top, width, min(top + _BAND, height))), lightest)
+    return rgb
+
+
+def _lightest(image: Image.Image) -> float:
+    return float(image.getextrema()[1]) if image.mode == "F" else 255.0  # type: ignore[arg-type]
+
+
+def _rgb(image: Image.Image, lightest: float) -> np.ndarray:
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, np.float32)
-        scale = 255 / 65535 if image.mode.startswith("I") else 255 / max(float(values.max()), 1.0)
-        image = Image.fromarray(np.clip(values * scale, 0, 255).astype(np.uint8))
+        values = np.asarray(image, np.float32) * (255 / lightest)
+        image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

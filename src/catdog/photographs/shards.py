@@ -1,4 +1,4 @@
-"""Photographs on disk: Arrow IPC files, memory-mapped, so that memory does not grow with their number."""
+"""Photographs on disk: tables of them, memory-mapped, so that memory does not grow with their number."""
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from catdog.base.errors import UserError
-from catdog.base.files import replacing, sha256
+from catdog.base.files import sha256
+from catdog.photographs import tables
 from catdog.photographs.parallel import chunks
 
 SCHEMA = pa.schema(
@@ -40,9 +41,7 @@ class Row(NamedTuple):
 
 def write(path: Path, rows: Iterable[Row]) -> None:
     """Write `rows` to `path`, whole or not at all. The same rows give the same bytes."""
-    with replacing(path) as part, pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-        for batch in chunks(rows, _ROWS_PER_BATCH):
-            writer.write_batch(_record_batch(batch))
+    tables.write(path, SCHEMA, map(_record_batch, chunks(rows, _ROWS_PER_BATCH)))
 
 
 def _record_batch(rows: list[Row]) -> pa.RecordBatch:
@@ -54,19 +53,17 @@ class Shard:
     """A file of photographs, opened for reading by any number of threads.
 
     Raises:
-        UserError: the file is missing, or holds something else.
+        UserError: the file is missing, damaged, or holds something else.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            self._table = pa.Table.from_batches(tables.read(path, SCHEMA), SCHEMA)
         except FileNotFoundError:
             raise UserError(f"{path} not found: run `dvc repro`") from None
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path} is not a shard of photographs: {error}") from None
-        if self._table.schema != SCHEMA:
-            raise UserError(f"{path} is not a shard of photographs: it has other columns")
+        except tables.Damaged as problem:
+            raise UserError(f"{path} is damaged or no shard ({problem}): delete it and run `dvc repro`") from None
         self._images = self._table["image"]
 
     def __len__(self) -> int:

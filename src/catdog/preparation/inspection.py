@@ -1,7 +1,9 @@
 """Every file becomes a finding, on all cores: a photograph in its standard form, or the reason why it is refused."""
 
 import hashlib
+import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import IO
 
 import numpy as np
 
+from catdog.base.errors import UserError
 from catdog.photographs import parallel, photos, shards
 from catdog.preparation import archives, fingerprints
 
@@ -55,14 +58,16 @@ def spool(findings: Iterable[Finding], path: Path) -> list[Finding]:
     spooled: list[Finding] = []
 
     def rows(beside: IO[bytes]) -> Iterator[shards.Row]:
-        row = 0
+        row = checksum = 0
         for finding in findings:
             spooled.append(finding)
             if finding.jpeg is not None and finding.fingerprint is not None and finding.label is not None:
                 yield shards.Row(finding.id, finding.source, finding.label, finding.jpeg, finding.id)
                 beside.write(finding.fingerprint)
+                checksum = zlib.crc32(finding.fingerprint, checksum)
                 finding.jpeg, finding.fingerprint, finding.spooled = None, None, row
                 row += 1
+        beside.write(checksum.to_bytes(4))
 
     with _beside(path).open("wb") as beside:
         shards.write(path, rows(beside))
@@ -70,15 +75,28 @@ def spool(findings: Iterable[Finding], path: Path) -> list[Finding]:
 
 
 def spooled_fingerprints(path: Path) -> np.ndarray:
-    """`fingerprints.RECORD` (photographs,), memory-mapped: a fingerprint for each row of the spool at `path`."""
-    file = _beside(path)
-    return np.memmap(file, fingerprints.RECORD, "r") if file.stat().st_size else np.empty(0, fingerprints.RECORD)
+    """`fingerprints.RECORD` (photographs,), memory-mapped: a fingerprint for each row of the spool at `path`.
+
+    Raises:
+        UserError: they are not those that were written.
+    """
+    file = np.memmap(_beside(path), np.uint8, "r")
+    records, checksum = file[:-4], int.from_bytes(file[-4:].tobytes())
+    if zlib.crc32(records) != checksum:
+        raise UserError(f"{_beside(path)} was damaged on disk while prepare ran: run it again")
+    return records.view(fingerprints.RECORD)
 
 
-def remove(path: Path) -> None:
-    """Remove the spool at `path`, if there is one."""
-    for file in (path, _beside(path)):
-        file.unlink(missing_ok=True)
+@contextmanager
+def room(folder: Path) -> Iterator[Path]:
+    """The path of a spool in `folder`, for as long as it is needed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".spool.arrow"  # always the same, so that a run replaces what a killed one left
+    try:
+        yield path
+    finally:
+        for file in (path, _beside(path)):
+            file.unlink(missing_ok=True)
 
 
 def _beside(path: Path) -> Path:

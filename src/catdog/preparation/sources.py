@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +92,31 @@ def is_unchanged(raw: Path, record: dict) -> bool:
     if not record or record["contents"] != visible(raw):
         return False
     return digest(raw / item_of(record)) == (record["size"], record["sha256"])
+
+
+@contextmanager
+def unchanged(raw: Path) -> Iterator[None]:
+    """Make sure that `raw` stays as it is meanwhile: then what is said of it in the end holds for what was read.
+
+    Raises:
+        UserError: a file came, went or was replaced.
+    """
+    before = _stamps(raw)
+    yield
+    after = _stamps(raw)
+    if changed := sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)):
+        more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
+        what = f"{raw} changed while it was read ({printable(changed[0])}{more})"
+        raise UserError(f"{what}: run it again when nothing else writes there")
+
+
+def _stamps(raw: Path) -> dict[str, tuple[int, ...]]:
+    stamps = {}
+    for name in visible(raw):
+        with suppress(FileNotFoundError):  # gone since it was listed
+            status = (raw / name).stat()
+            stamps[name] = status.st_ino, status.st_size, status.st_mtime_ns
+    return stamps
 
 
 def item_of(record: dict) -> str:

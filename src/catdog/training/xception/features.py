@@ -1,13 +1,12 @@
 """Frozen features: each photograph through a network once, kept on disk, and never computed again.
 
-`data/features/<weights, size, engine, precision, recipe>/` holds Arrow files with a row for each photograph. Rows are
+`data/features/<weights, size, engine, precision, recipe>/` holds tables with a row for each photograph. Rows are
 only added, in files that appear complete, so a run that was killed goes on where it stopped. A photograph is known by
 the sha256 of its JPEG, whichever shard holds it; a variant, or a copy of another size, is another photograph. Rows of
 photographs that are gone stay until the folder is removed, which is safe at any time.
 """
 
 import hashlib
-import os
 import sys
 import tempfile
 import time
@@ -20,10 +19,10 @@ import keras
 import numpy as np
 import pyarrow as pa
 
-from catdog.base import files, paths
+from catdog.base import paths
 from catdog.base.errors import UserError
 from catdog.base.progress import track
-from catdog.photographs import parallel, photos
+from catdog.photographs import parallel, photos, tables
 from catdog.photographs.shards import Shard
 from catdog.training.loop.precision import resolve
 from catdog.training.xception import engines
@@ -65,12 +64,14 @@ def extract(
     Raises:
         UserError: a photograph can't be decoded.
     """
-    engine = engines.name()
+    engine, width = engines.name(), model.output_shape[-1]
     precision = resolve(precision)
     store = folder / f"{weights_digest[:16]}-{image_size}-{engine}-{precision}-{_recipe()}"
-    photographs = {hashlib.sha256(shard.jpeg(i)).digest(): (shard, i) for shard in shards for i in range(len(shard))}
+    places = [(shard, index) for shard in shards for index in range(len(shard))]
+    wanted = [hashlib.sha256(shard.jpeg(index)).digest() for shard, index in places]
+    photographs = dict(zip(wanted, places, strict=True))
     with nullcontext(store) if keep else tempfile.TemporaryDirectory() as new:
-        known = _load(store, repair=keep)
+        known = _load(store, width, repair=keep)
         missing = {photograph: place for photograph, place in photographs.items() if photograph not in known}
         if missing:
             run = engines.BUILD[engine](model, image_size=image_size, precision=precision, batch_size=batch_size)
@@ -78,25 +79,25 @@ def extract(
             tracked = track(rows, total=len(missing), what=f"features ({engine}, {precision})")
             _keep(Path(new), zip(missing, tracked, strict=True))
         if keep:
-            _put_together(store)
-        known |= _load(Path(new), repair=True)
-        wanted = [hashlib.sha256(shard.jpeg(i)).digest() for shard in shards for i in range(len(shard))]
-        together = _gather((known[photograph].features for photograph in wanted), len(wanted), model, Path(new))
+            _put_together(store, width)
+        known |= _load(Path(new), width, repair=True)
+        together = _gather((known[photograph].features for photograph in wanted), (len(wanted), width), Path(new))
     return Extracted(together, engine, seconds=sum(known[photograph].seconds for photograph in photographs))
 
 
-def _gather(rows: Iterable[np.ndarray], count: int, model: keras.Model, folder: Path) -> np.ndarray:
+def _gather(rows: Iterable[np.ndarray], shape: tuple[int, int], folder: Path) -> np.ndarray:
     """Rows as one array, in an unnamed file: in memory it would grow with the photographs."""
-    if not count:
-        return np.zeros((0, model.output_shape[-1]), np.float32)
+    if not shape[0]:
+        return np.zeros(shape, np.float32)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             for row in rows:
                 file.write(row.tobytes())
             file.flush()
-            return np.memmap(file, np.float32, mode="r", shape=(count, model.output_shape[-1]))
+            return np.memmap(file, np.float32, mode="r", shape=shape)
     except OSError as error:
-        raise UserError(f"{folder} has no room for the features of {count:,} photographs: {error.strerror}") from None
+        message = f"{folder} has no room for the features of {shape[0]:,} photographs: {error.strerror}"
+        raise UserError(message) from None
 
 
 def _recipe() -> str:
@@ -139,10 +140,10 @@ class _Kept(NamedTuple):
     seconds: float
 
 
-def _load(store: Path, *, repair: bool) -> dict[bytes, _Kept]:
+def _load(store: Path, width: int, *, repair: bool) -> dict[bytes, _Kept]:
     """What is kept in `store`, by photograph. `repair` removes what is damaged, or there twice."""
     known: dict[bytes, _Kept] = {}
-    for path, batches in _files(store, repair=repair):
+    for path, batches in _files(store, width, repair=repair):
         rows = {
             photograph: _Kept(row, seconds)
             for batch in batches
@@ -156,20 +157,20 @@ def _load(store: Path, *, repair: bool) -> dict[bytes, _Kept]:
     return known
 
 
-def _files(store: Path, *, repair: bool) -> Iterator[tuple[Path, list[pa.RecordBatch]]]:
-    """The files of `store`, the largest first. One that can't be read is left out: its rows will be computed again."""
+def _files(store: Path, width: int, *, repair: bool) -> Iterator[tuple[Path, list[pa.RecordBatch]]]:
+    """The files of `store`, the largest first. A damaged one is left out: its rows will be computed again."""
     for path in sorted(store.glob("*.arrow"), key=lambda path: (-path.stat().st_size, path)):
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            if reader.schema.names != ["photograph", "features", "seconds"]:
-                raise pa.ArrowInvalid("it has other columns")
-            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        except (pa.ArrowInvalid, OSError) as error:
-            print(f"features: {path} is damaged and computed again ({str(error).splitlines()[0]})", file=sys.stderr)
+            yield path, tables.read(path, _schema(width))
+        except tables.Damaged as problem:
+            print(f"features: {path} is damaged and computed again ({problem})", file=sys.stderr)
             if repair:
                 path.unlink()
-            continue
-        yield path, batches
+
+
+def _schema(width: int) -> pa.Schema:
+    features = pa.list_(pa.float32(), width)
+    return pa.schema([("photograph", pa.binary(32)), ("features", features), ("seconds", pa.float32())])
 
 
 def _matrix(batch: pa.RecordBatch) -> np.ndarray:
@@ -187,32 +188,27 @@ def _keep(store: Path, rows: Iterable[tuple[bytes, np.ndarray]]) -> None:
 
 def _write(store: Path, rows: list[tuple[bytes, np.ndarray]], *, seconds: float) -> None:
     photographs, features = zip(*rows, strict=True)
-    width = len(features[0])
-    columns = {
-        "photograph": pa.array(photographs, pa.binary(32)),
-        "features": pa.FixedSizeListArray.from_arrays(np.concatenate(features), width),
-        "seconds": pa.array([seconds / len(rows)] * len(rows), pa.float32()),
-    }
-    _save(store, [pa.record_batch(columns)])
+    schema = _schema(len(features[0]))
+    columns = [
+        pa.array(photographs, pa.binary(32)),
+        pa.FixedSizeListArray.from_arrays(np.concatenate(features), type=schema.field("features").type),
+        pa.array([seconds / len(rows)] * len(rows), pa.float32()),
+    ]
+    _save(store, [pa.record_batch(columns, schema=schema)])
 
 
 def _save(store: Path, batches: list[pa.RecordBatch]) -> None:
     """Write a file of `batches`, named by its photographs; it appears only when complete."""
     photographs = b"".join(photograph for batch in batches for photograph in batch["photograph"].to_pylist())
-    path = store / f"{hashlib.sha256(photographs).hexdigest()[:16]}.arrow"
-    with files.replacing(path) as part, part.open("wb") as sink:
-        with pa.ipc.new_file(sink, batches[0].schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-        sink.flush()
-        os.fsync(sink.fileno())
+    tables.write(store / f"{hashlib.sha256(photographs).hexdigest()[:16]}.arrow", batches[0].schema, batches)
 
 
-def _put_together(store: Path) -> None:
+def _put_together(store: Path, width: int) -> None:
     """Make one file of all small ones: many files are slow to push and pull. A kill at any point loses nothing."""
     for part in store.glob("*.part"):
         part.unlink()
-    small = [(path, batches) for path, batches in _files(store, repair=True) if sum(map(len, batches)) < _FULL_FILE]
+    everything = _files(store, width, repair=True)
+    small = [(path, batches) for path, batches in everything if sum(map(len, batches)) < _FULL_FILE]
     if len(small) < 2:
         return
     _save(store, [batch for _, batches in small for batch in batches])
