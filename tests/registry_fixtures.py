@@ -104,6 +104,7 @@ class Store:
             "evaluation_run_id": evaluation.info.run_id,
             "source_kind": "folder",
             "model_sha256": self.sha256,
+            "served_sha256": self.client.get_logged_model(model_id).tags["served_sha256"],
         }
         figures = {
             "accuracy": float(np.mean((probabilities >= 0.5) == LABELS)),

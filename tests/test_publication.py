@@ -38,6 +38,7 @@ DATA = {
     "reasons": {"damaged": 1},
 }
 P = params()
+TIMES = ("milliseconds_per_photograph", "milliseconds_per_photograph_of_32")
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,8 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
     published = {"metrics": found, "predictions": predictions, "pictures": {"roc": picture, "none": Path("none.png")}}
     first = publication.publish(client, P, **published, test=test)
     before = {name: client.get_run(run_of(name)["run_id"]) for name in style.NAMES}
-    again = publication.publish(client, P, **published, test=test)
+    slower = {name: {**found[name], **{key: 2 * found[name][key] for key in TIMES}} for name in style.NAMES}
+    again = publication.publish(client, P, **published | {"metrics": found | slower}, test=test)
 
     # A comparison each time, beside the trainings.
     assert list(first) == list(again) == ["cnn", "xception", "comparison"]
@@ -195,6 +197,17 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
         assert run.data.metrics["test_accuracy"] == found[name]["accuracy"]
         for key in attached:
             assert len(client.get_metric_history(run.info.run_id, key)) == 1, key
+        # Of a time the first stays, on the run and on its served model.
+        assert {f"test_{key}" for key in TIMES} <= attached
+        [model] = served(client, name)
+        points = [metric for metric in model.metrics if metric.key.startswith("test_")]
+        assert sorted(metric.key for metric in points) == sorted(attached)
+        for metric in points:
+            assert metric.value == run.data.metrics[metric.key]
+        for key in TIMES:
+            assert run.data.metrics[f"test_{key}"] == found[name][key]
+            tags = client.get_model_version(versions_.NAMES[name], "1").tags
+            assert tags[key] == str(2 * found[name][key])  # the version's tags are those of the last evaluation
 
     # One version of each model, with what the gates read.
     assert versions(client) == {versions_.NAMES[name]: [run_of(name)["run_id"]] for name in style.NAMES}

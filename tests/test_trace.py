@@ -138,7 +138,8 @@ def delete_logged_model(project):
 def name_another_run(project):
     model_id, _ = project.store.models[1]
     version = project.store.client.create_model_version("catdog-cnn", f"models:/{model_id}", run_id=project.run_id)
-    for key, value in {"model_sha256": project.store.sha256, "data_digest": MD5}.items():
+    ours = project.store.client.get_model_version("catdog-cnn", "1").tags
+    for key, value in {key: ours[key] for key in ("model_sha256", "served_sha256", "data_digest")}.items():
         project.store.client.set_model_version_tag("catdog-cnn", version.version, key, value)
     copy = project.store.client.copy_model_version(f"models:/catdog-cnn/{version.version}", "catdog")
     project.store.client.set_registered_model_alias("catdog", "champion", copy.version)

@@ -76,18 +76,19 @@ class Judge:
 
 
 def judges(client: MlflowClient) -> list[Judge]:
-    """Both models: the champion where it is of this kind, else the newest version. Each is checked by its digests.
+    """Both models: the champion where it is of this kind, else the newest version. Each is checked by its digests; what
+    catdog did not register is passed over.
 
     Raises:
         UserError: a model has no version yet, or its files were changed.
     """
     number = deployments.aliases(client).get(CHAMPION)
-    champion = client.get_model_version(SERVED, str(number)) if number else None
+    champion = next((each for each in versions.ours(client, SERVED) if int(each.version) == number), None)
     judges = []
     for kind, registered in versions.NAMES.items():
         version = champion
         if version is None or version.tags.get("model") != kind:
-            version = max(versions.of(client, registered), key=lambda v: int(v.version), default=None)
+            version = max(versions.ours(client, registered), key=lambda v: int(v.version), default=None)
         if version is None:
             raise UserError(f"{registered} has no version here: run the pipeline first (`dvc repro`)")
         network, classifier = served_form.load(versions.uri(version), **versions.digests(version))

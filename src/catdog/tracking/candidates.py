@@ -31,10 +31,16 @@ class Assessment:
         return all(gate.passed for gate in self.gates)
 
 
-def of(client: MlflowClient, *, wanted: str | None, champion: ModelVersion | None) -> list[ModelVersion]:
+def of(
+    client: MlflowClient, *, wanted: str | None, champion: ModelVersion | None, current: int | None
+) -> list[ModelVersion]:
     """The version `wanted`, or the best new version of each registered model, the better one first.
 
-    New are those never deployed and scored on the newest test photographs. The best has the lowest log loss.
+    New are those never deployed and scored on the newest test photographs. The best has the lowest log loss. What
+    catdog did not register is passed over.
+
+    Args:
+        current: the version that is champion now; `champion` is the one to be compared with.
 
     Raises:
         UserError: nothing is new, `wanted` is no candidate, or it is the champion.
@@ -43,11 +49,13 @@ def of(client: MlflowClient, *, wanted: str | None, champion: ModelVersion | Non
         version = versions.resolve(client, wanted)
         if not isinstance(version, ModelVersion) or version.name not in NAMES.values():
             raise UserError(f"{wanted} is no candidate: expected one such as {NAMES['cnn']}/3")
-        if champion is not None and versions.source(champion) == versions.name(version):
+        versions.digests(version)
+        is_champion = champion is not None and int(champion.version) == current
+        if champion is not None and is_champion and versions.source(champion) == versions.name(version):
             raise UserError(f"{wanted} is the champion already, as {versions.name(champion)}")
         return [version]
     deployed = {event.source for event in deployments.events(client)}
-    new = [v for name in NAMES.values() for v in versions.of(client, name) if versions.name(v) not in deployed]
+    new = [each for each in versions.ours(client, *NAMES.values()) if versions.name(each) not in deployed]
     if not new:
         raise UserError(
             f"nothing new to promote: every version of {' and '.join(NAMES.values())} has been deployed before; train "
@@ -128,13 +136,13 @@ def _scored(client: MlflowClient, version: ModelVersion) -> Scored | None:
 
 
 def _intact(version: ModelVersion) -> Gate:
-    digest = version.tags.get("model_sha256")
     limit = "there, and as it was logged (sha256)"
     try:
-        served_form.verify(versions.uri(version), **versions.digests(version))
+        digests = versions.digests(version)
+        served_form.verify(versions.uri(version), **digests)
     except UserError as error:
         return Gate("model file", False, str(error), limit)
-    return Gate("model file", digest is not None, f"sha256 {digest[:12] if digest else 'unknown'}", limit)
+    return Gate("model file", True, f"sha256 {digests['model_sha256'][:12]}", limit)
 
 
 def note_gates(client: MlflowClient, version: ModelVersion, assessment: Assessment) -> None:

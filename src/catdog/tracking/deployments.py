@@ -73,7 +73,7 @@ def exclusive(client: Any) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _say("waiting for another catdog command that changes the registry")
+            notice("waiting for another catdog command that changes the registry")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -141,7 +141,7 @@ def repair(client: Any) -> None:
     last, champion = logged[-1], aliases(client).get(CHAMPION)
     tags = client.get_run(run_id).data.tags
     if tags.get(_APPLIED) != last.key and champion in (last.over, last.version) and last.version in _versions(client):
-        _say(f"finishing the interrupted {last.action} of {SERVED}/{last.version}, begun {last.when} by {last.who}")
+        notice(f"finishing the interrupted {last.action} of {SERVED}/{last.version}, begun {last.when} by {last.who}")
         _apply(client, run_id, last)
     elif champion is not None and champion != last.version:
         source = client.get_model_version(SERVED, str(champion)).source.removeprefix("models:/")
@@ -196,5 +196,6 @@ def _lock_file(address: str) -> Path:
     return Path(tempfile.gettempdir()) / name
 
 
-def _say(text: str) -> None:
+def notice(text: str) -> None:
+    """Tell a person something on stderr, in one line."""
     Console(stderr=True).print(f"notice: {text}", highlight=False, soft_wrap=True)

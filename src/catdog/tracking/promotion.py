@@ -64,9 +64,9 @@ def promote(
         if not dry_run:
             deployments.repair(client)
         last, current = deployments.latest(client), deployments.aliases(client).get(CHAMPION)
-        champion = client.get_model_version(SERVED, str(current)) if current else None
+        champion = _comparable(client, current)
         assessments: list[Assessment] = []
-        for version in candidates.of(client, wanted=candidate, champion=champion):
+        for version in candidates.of(client, wanted=candidate, champion=champion, current=current):
             assessment = candidates.assess(client, version, champion, p=p, rescore=rescore)
             assessments.append(assessment)
             if not dry_run:
@@ -115,6 +115,17 @@ def history(client: MlflowClient) -> list[Deployment]:
             alias = aliases.pop(event.version, "") if event.version in existing else "deleted"
             rows.append(Deployment(event, alias))
         return rows
+
+
+def _comparable(client: MlflowClient, current: int | None) -> ModelVersion | None:
+    """The champion that a candidate is compared with: the present one, or, if catdog did not register that, the latest
+    before it that it did. So moving the alias by hand is no way around the gates.
+    """
+    if current is None:
+        return None
+    known = {int(version.version): version for version in versions.ours(client, SERVED)}
+    latest = [current, *(event.version for event in reversed(deployments.events(client)))]
+    return next((known[number] for number in latest if number in known), None)
 
 
 def _deploy(client: MlflowClient, version: ModelVersion, *, number: int, over: int | None, why: str) -> Event:

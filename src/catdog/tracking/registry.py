@@ -1,7 +1,8 @@
 """Registered models: new versions, and a version fetched and checked against the registry's digests."""
 
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from catdog.answers.classifier import Classifier
 from catdog.base.errors import UserError, first_line
-from catdog.tracking import deployments, served_form, versions
+from catdog.tracking import deployments, patience, served_form, versions
 from catdog.tracking.deployments import CHAMPION, SERVED
 from catdog.tracking.versions import NAMES
 
@@ -20,6 +21,7 @@ PREDICTIONS = "predictions.parquet"  # artifact of an evaluation: columns id, la
 _CLASH = re.compile(r"IntegrityError|unique constraint|duplicate entry", re.IGNORECASE)  # as databases word it
 
 
+@patience.again
 def register(
     client: MlflowClient, model: str, *, model_id: str, run_id: str, tags: dict[str, str], metrics: dict[str, float]
 ) -> int:
@@ -48,24 +50,30 @@ def register(
         return int(registered.version)
 
 
-def load(client: MlflowClient, reference: str) -> Classifier:
+def load(client: MlflowClient, reference: str, *, unverified: bool = False) -> Classifier:
     """The classifier of a reference such as models:/catdog@champion, checked against the registry's digests.
 
-    Raises:
-        UserError: there is none, or it was changed.
-    """
-    version = _version(client, reference)
-    return served_form.load(versions.uri(version), **versions.digests(version))[1]
-
-
-def fetch(client: MlflowClient, reference: str, folder: Path) -> Path:
-    """Copy the logged model of a reference into `folder`, check it likewise, and return the path of the copy.
+    Args:
+        unverified: open it, with a warning, even if catdog did not register it, so that there is nothing to check.
 
     Raises:
-        UserError: there is none, or it was changed.
+        UserError: there is none, catdog did not register it, or it was changed.
     """
     version = _version(client, reference)
-    return served_form.fetch(versions.uri(version), folder, **versions.digests(version))
+    return served_form.load(versions.uri(version), **_digests(version, unverified=unverified))[1]
+
+
+def fetch(client: MlflowClient, reference: str, folder: Path, *, unverified: bool = False) -> Path:
+    """Copy the logged model of a reference into `folder`, check it like `load`, and return the path of the copy."""
+    version = _version(client, reference)
+    return served_form.fetch(versions.uri(version), folder, **_digests(version, unverified=unverified))
+
+
+def _digests(version: ModelVersion, *, unverified: bool) -> Mapping[str, str | None]:
+    if not unverified or versions.is_ours(version):
+        return versions.digests(version)
+    print(f"warning: {versions.name(version)} was not registered by catdog: it is used unverified", file=sys.stderr)
+    return dict.fromkeys(versions.DIGESTS)
 
 
 def _version(client: MlflowClient, reference: str) -> ModelVersion:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
 from catdog.base import paths
 from catdog.base.errors import UserError
@@ -24,11 +25,11 @@ def trace(client: MlflowClient, reference: str, *, root: Path | None = None) -> 
     origin = versions.resolve(client, reference)  # in the end the id of a run
     version_tags: dict[str, str] = {}
     while not isinstance(origin, str):
-        links.append(Link("model version", versions.name(origin), True, ", ".join(versions.aliases(client, origin))))
+        links.append(_version(client, origin))
         version_tags, source = origin.tags, versions.source(origin)
         run_id = origin.run_id or version_tags.get("run_id", "")
         if source.startswith("m-"):
-            links += _logged_model(client, source, run_id=run_id, digests=versions.digests(origin))
+            links += _logged_model(client, source, run_id=run_id, version=origin)
             origin = run_id
             break
         try:
@@ -40,22 +41,27 @@ def trace(client: MlflowClient, reference: str, *, root: Path | None = None) -> 
     return [*links, link, *(provenance.code_and_data(tags, root or paths.root()) if tags else [])]
 
 
-def _logged_model(client: MlflowClient, model_id: str, *, run_id: str, digests: dict[str, str | None]) -> list[Link]:
+def _version(client: MlflowClient, version: ModelVersion) -> Link:
+    try:
+        versions.digests(version)
+    except UserError as error:
+        return Link("model version", versions.name(version), False, str(error))
+    return Link("model version", versions.name(version), True, ", ".join(versions.aliases(client, version)))
+
+
+def _logged_model(client: MlflowClient, model_id: str, *, run_id: str, version: ModelVersion) -> list[Link]:
     try:
         logged = versions.logged_model(client, model_id)
     except UserError:
         return [Link("logged model", model_id, False, "not in this store: it was deleted")]
     same = logged.source_run_id == run_id
     note = "" if same else f"logged by another run: {logged.source_run_id}"
-    sha256 = digests["model_sha256"]
-    if sha256 is None:
-        file = Link("model file", "", False, "the version has no sha256")
-    else:
-        try:
-            served_form.verify(f"models:/{model_id}", **digests)
-            file = Link("model file", sha256, True)
-        except UserError as error:
-            file = Link("model file", sha256, False, str(error))
+    sha256 = version.tags.get("model_sha256", "")
+    try:
+        served_form.verify(f"models:/{model_id}", **versions.digests(version))
+        file = Link("model file", sha256, True)
+    except UserError as error:
+        file = Link("model file", sha256, False, str(error))
     return [Link("logged model", model_id, same, note), file]
 
 

@@ -9,8 +9,9 @@ from mlflow.exceptions import MlflowException
 
 from catdog.base.errors import UserError
 from catdog.pictures import style
-from catdog.tracking.deployments import CHAMPION, SERVED
+from catdog.tracking.deployments import CHAMPION, SERVED, notice
 
+DIGESTS = ("model_sha256", "served_sha256")  # tags of a version: of its `.keras` file, and of all its files
 NAMES = {model: f"{SERVED}-{model}" for model in style.NAMES}  # of the registered models
 
 
@@ -44,8 +45,16 @@ def resolve(client: MlflowClient, reference: str) -> ModelVersion | str:
 
 
 def of(client: MlflowClient, registered: str) -> list[ModelVersion]:
-    """Every version of a registered model."""
+    """Every version of a registered model, whoever registered it."""
     return list(client.search_model_versions(f"name='{registered}'"))
+
+
+def ours(client: MlflowClient, *registered: str) -> list[ModelVersion]:
+    """The versions of these models that catdog registered. Others are passed over, with a notice."""
+    every = [each for model in registered for each in of(client, model)]
+    if foreign := [name(each) for each in every if not is_ours(each)]:
+        notice(f"{', '.join(foreign)}: not registered by catdog, so passed over")
+    return [each for each in every if is_ours(each)]
 
 
 def version(client: MlflowClient, registered: str, number: str) -> ModelVersion:
@@ -97,14 +106,29 @@ def source(version: ModelVersion) -> str:
     return (version.source or "").removeprefix("models:/")
 
 
-def digests(version: ModelVersion) -> dict[str, str | None]:
-    """The digests of its files in the registry, as arguments of `served_form.verify`."""
-    return {key: version.tags.get(key) for key in ("model_sha256", "served_sha256")}
+def is_ours(version: ModelVersion) -> bool:
+    """Whether catdog registered it: then the registry has the digests of its files."""
+    return all(version.tags.get(key) for key in DIGESTS)
+
+
+def digests(version: ModelVersion) -> dict[str, str]:
+    """The digests of its files in the registry, without which nothing of a version is opened.
+
+    Raises:
+        UserError: catdog did not register it. MLflow registers anything, and with it code that MLflow would run.
+    """
+    if not is_ours(version):
+        raise UserError(
+            f"{name(version)} was not registered by catdog (no {' or '.join(DIGESTS)} among its tags), so it is not "
+            "opened: name a version that `dvc repro` registered; `catdog serve` and `catdog predict` open it with "
+            "--unverified"
+        )
+    return {key: version.tags[key] for key in DIGESTS}
 
 
 def _of_logged_model(client: MlflowClient, model_id: str) -> ModelVersion | str:
     for registered in NAMES.values():
-        for version in of(client, registered):
+        for version in sorted(of(client, registered), key=is_ours, reverse=True):
             if source(version) == model_id:
                 return version
     return logged_model(client, model_id).source_run_id or ""
