@@ -1,13 +1,19 @@
 import copy
 import functools
 import re
+import time
+import unicodedata
+import warnings
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
+from dvc.utils.serialize import load_yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
-from catdog.base import params
+from catdog.base import names, params
 from catdog.base.errors import UserError
 
 SHIPPED = ROOT / "params.yaml"
@@ -160,7 +166,7 @@ def test_a_misspelt_key_is_named_before_the_one_that_is_missing(tmp_path):
         ("base: [1, 2", "is not YAML: line 1: expected"),
         ("base:\n  seed: 7\n\tclasses: []\n", "is not YAML: line 3: found character"),
         (b"base: \xff\xfe", "is not YAML: 'utf-8' codec can't decode"),
-        ("base: !!python/object/apply:os.getcwd []\n", "is not YAML: line 1: could not determine a constructor"),
+        ("base: !!python/object/apply:os.getcwd []\n", "line 1 has a tag (!): write the plain value"),
         ("", "the file should hold keys and values. Received: None"),
         ("just a line", "the file should hold keys and values. Received: 'just a line'"),
         ("- a\n- b\n", "the file should hold keys and values. Received: ['a', 'b']"),
@@ -196,3 +202,204 @@ def test_whole_numbers_will_do_for_fractions(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(with_changes({"augment.flip.probability": 1, "train_cnn.dropout": 0})))
     assert params.load(path).augment.flip.probability == 1
+
+
+# ---- any bytes ------------------------------------------------------------------------------------------------------
+
+SHIPPED_TEXT = SHIPPED.read_text()
+
+
+def checked(data: bytes, folder: Path) -> params.Params | str:
+    """What `load` makes of any bytes: knobs just as DVC reads them, or one printable line, and soon."""
+    path = folder / "params.yaml"
+    path.write_bytes(data)
+    begun = time.process_time()
+    with warnings.catch_warnings(record=True) as warned:
+        try:
+            p = params.load(path)
+        except UserError as error:
+            p = str(error).removeprefix(str(path))
+            assert len(p) < 300
+            assert all(unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") for c in p), p
+    assert not warned
+    assert time.process_time() - begun < 3  # a second at most where nothing else runs
+    if isinstance(p, params.Params):
+        assert p.model_dump() == load_yaml(path)
+    return p
+
+
+def with_knob(value: str, key: str = "bootstrap") -> bytes:
+    """The shipped file with another value of one knob, as it stands."""
+    text, count = re.subn(rf"(?<= {key}: )\S+", lambda _: value, SHIPPED_TEXT, count=1)
+    assert count == 1
+    return text.encode("utf-8", "surrogatepass")
+
+
+bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+merged = "a: &a {x: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{', '.join(['*' + before] * 9)}]}}\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+LIES = {
+    "digits": (with_knob("9" * 4999), "more than 4,096 characters in one value"),
+    "fewer digits": (with_knob("9" * 4000, "seed"), "base.seed should be .* Received: an integer of 13,288 bits"),
+    "hex digits": (with_knob("0x" + "f" * 4000, "seed"), "base.seed should be .* Received: an integer of 16,000 bits"),
+    "hex digits for a fraction": (with_knob("0x" + "f" * 4000, "threshold"), "evaluate.threshold should be"),
+    "nested lists": (with_knob("[" * 5000 + "]" * 5000), "line 71 has more than 20 levels"),
+    "open lists": (b"a: " + b"[" * 30_000, "more than 20 levels"),
+    "open mappings": (b"{" * 30_000, "more than 20 levels"),
+    "lists of lists": (b"- " * 15_000, "more than 20 levels"),
+    "question marks": (b"? " * 15_000, "more than 20 levels"),
+    "NUL": (b"a: \0", "is not YAML: "),
+    "ESC": (b"a: \x1b[2J", "is not YAML: "),
+    "ESC escaped": (with_knob('"\\x1b[2J\\n"', "strategy"), r"Received: '\\x1b\[2J\\n'"),
+    "an unknown key with ESC": (b'"\\x1b[2J\\nx": 1\n' + SHIPPED_TEXT.encode(), r"\\x1b\[2J\\nx is not a known key"),
+    "half a character": (with_knob('"\\ud800"', "strategy"), r"Received: '\\ud800'"),
+    "a long line": (with_knob("x" * 100_000), "more than 32 KiB"),
+    "a long value": (with_knob("x" * 10_000), "line 71 has more than 4,096 characters"),
+    "a value not quite as long": (with_knob("x" * 4000), r"Received: 'x+\.\.\.x+'"),
+    "a long key": (b"x" * 1000 + b": 1\n" + SHIPPED_TEXT.encode(), r"x\.\.\. is not a known key"),
+    "10 MB": (SHIPPED_TEXT.encode() + b"# and so on\n" * 870_000, "more than 32 KiB"),
+    "a key twice": (SHIPPED_TEXT.encode() + b"train:\n  strategy: one\n", 'line 82: found duplicate key "train"'),
+    "a knob twice": (with_knob("2000\n  bootstrap: 3000"), 'line 72: found duplicate key "bootstrap"'),
+    "a long key twice": (b"x" * 900 + b": 1\n" + b"x" * 900 + b": 1\n", "line 2: found duplicate key"),
+    "sexagesimal": (with_knob("1:30"), "evaluate.bootstrap should be a valid integer. Received: '1:30'"),
+    "sexagesimal of YAML 1.1": (
+        b"%YAML 1.1\n---\n" + with_knob("1:30"),
+        "line 2 has a document after a %YAML or %TAG directive",
+    ),
+    "a fraction of YAML 1.1": (
+        b"%YAML 1.1\n---\n" + with_knob("1e-5", "margin"),
+        "line 2 has a document after a %YAML or %TAG directive",
+    ),
+    "infinite": (with_knob(".inf", "margin"), "promote.margin should be"),
+    "infinite by overflow": (with_knob("1e999", "max_milliseconds"), "should be a finite number"),
+    "a date": (with_knob("2020-01-01"), "Received: datetime.date"),
+    "no date": (with_knob("2020-13-45"), "is not YAML: month must be in 1..12"),
+    "a date out of range": (with_knob("0001-01-01T00:00:00+23:59"), "."),
+    "an anchor": (with_knob("&x 2000"), "line 71 has an anchor or alias"),
+    "an alias": (with_knob("*x"), "line 71 has an anchor or alias"),
+    "an alias of itself": (b"&a [*a]", "line 1 has an anchor or alias"),
+    "a billion laughs": (bomb.encode(), "line 1 has an anchor or alias"),
+    "a billion merged": (merged.encode(), "line 1 has an anchor or alias"),
+    "a tag of Python": (with_knob("!!python/object/apply:os.system ['true']"), "line 71 has a tag"),
+    "a plain tag": (with_knob("!!int '2000'"), "line 71 has a tag"),
+    "an empty tag": (with_knob("!!int"), "line 71 has a tag"),
+    "a value of a sign": (with_knob("="), "is not YAML: line 71: could not determine"),
+    "a merge of nothing": (with_knob("<<"), "is not YAML: line 71: could not determine"),
+    "a list as key": (b"? [a]\n: 1\n" + SHIPPED_TEXT.encode(), "should be strings"),
+    "a mapping as key": (b"? {a: b}\n: 1\n", "is not YAML"),
+    "a tab": (SHIPPED_TEXT.replace("  seed", "\tseed").encode(), "is not YAML: line 5: found character"),
+    "two documents": (SHIPPED_TEXT.encode() + b"---\n" + SHIPPED_TEXT.encode(), "line 82 has a second document"),
+    "empty": (b"", "should hold keys and values"),
+    "comments": (b"# nothing\n# here\n", "should hold keys and values"),
+    "UTF-16": (SHIPPED_TEXT.encode("utf-16"), "is not YAML: 'utf-8' codec"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_whatever_is_wrong_with_the_file_is_told_in_one_short_printable_line(name, tmp_path):
+    data, expected = LIES[name]
+    told = checked(data, tmp_path)
+    assert isinstance(told, str)
+    assert re.search(expected, told), told
+
+
+@pytest.mark.parametrize(
+    ("data", "bootstrap"),
+    [
+        (with_knob("1_000"), 1000),
+        (with_knob("0o1000"), 512),
+        (with_knob("0x400"), 1024),
+        (with_knob("0b10000000"), 128),
+        (with_knob("0200"), 200),
+        (with_knob("+200"), 200),
+        (b"\xef\xbb\xbf" + with_knob("300"), 300),
+        (with_knob("400").replace(b"\n", b"\r\n"), 400),
+        (b"---\n" + with_knob("500") + b"...\n", 500),
+    ],
+)
+def test_numbers_and_lines_in_other_forms_are_what_dvc_makes_of_them(data, bootstrap, tmp_path):
+    p = checked(data, tmp_path)
+    assert isinstance(p, params.Params), p
+    assert p.evaluate.bootstrap == bootstrap
+
+
+SIGNS = [*"&*!<=?-:,[]{}|>'\"#~%\0\x1b\x85\u2028\ufeff\t\n\r", "\r\n", "---", "...", "!!", "- ", "? ", ": ", "\n  "]
+WORDS = [
+    "&a ",
+    "*a",
+    "[*a, *a]",
+    "<<: ",
+    "!!int ",
+    "!x ",
+    ".inf",
+    "1:30",
+    "1_0",
+    "0o7",
+    "2020-01-01",
+    '"\\ud800"',
+    "yes",
+]
+fragments = st.sampled_from([*SIGNS, *WORDS, "[" * 500, "9" * 5000, "0x" + "f" * 4000, "x" * 4000, "%YAML 1.1\n---\n"])
+
+
+@st.composite
+def spoilt(draw) -> bytes:
+    """The shipped file with a few places replaced."""
+    text = SHIPPED_TEXT
+    for _ in range(draw(st.integers(1, 3))):
+        at, length = draw(st.integers(0, len(text))), draw(st.integers(0, 12))
+        text = text[:at] + draw(fragments | st.text(max_size=5)) + text[at + length :]
+    return text.encode("utf-8", "surrogatepass")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.binary(max_size=200)
+    | st.lists(fragments | st.text(max_size=5), max_size=30).map(lambda t: "".join(t).encode("utf-8", "surrogatepass"))
+    | st.builds(with_knob, fragments | st.text(max_size=20), st.sampled_from(["seed", "source", "margin", "strategy"]))
+    | spoilt()
+)
+def test_any_bytes_are_knobs_as_dvc_reads_them_or_one_printable_line(tmp_path, data):
+    checked(data, tmp_path)
+
+
+# ---- names of classes -----------------------------------------------------------------------------------------------
+
+CLASS_NAMES = [
+    ("café", "cafe\u0301"),
+    ("cat", "CAT"),
+    ("straße", "STRASSE"),
+    ("cat", "cats"),
+    ("bus", "Buses"),
+    ("fly", "flies"),
+    ("axe", "ax"),  # a folder of axes would be of both
+    ("tabby cat", "tabby-cats"),
+    ("tabby_cat", "Tabby  Cat"),
+    ("ｃａｔ", "cat"),
+]
+
+
+@pytest.mark.parametrize("classes", CLASS_NAMES)
+def test_names_that_one_folder_could_be_named_after_are_not_two_classes(classes, tmp_path):
+    for pair in (list(classes), list(reversed(classes))):
+        said = refusal(yaml.safe_dump(with_changes({"base.classes": pair}), allow_unicode=True), tmp_path)
+        assert "base: classes should be two different names. Received: [" in said
+
+
+@given(st.tuples(*[st.text("cats ie-_yßS", min_size=1, max_size=6)] * 2), st.text("cats ie-_yßS", max_size=8))
+@example(("cat", "dog"), "Dogs")
+def test_a_folder_matches_two_names_only_if_they_are_alike(classes, folder):
+    if all(names.plain(folder) in names.forms(names.plain(name)) for name in classes):
+        assert names.alike(*classes)
+
+
+def test_what_names_are_taken_for_one_stays_as_it_is():
+    # No stage depends on this room: what changes here would change which photographs are of which class, unnoticed.
+    assert names.plain(" Tabby_-\tCAFE\u0301 ") == "tabby café"
+    assert names.forms("fly") == {"fly", "flys", "flyes", "flies"}
+    assert names.forms("buses") == {"buses", "busess", "buseses", "buse", "bus"}
+    assert names.forms("ponies") == {"ponies", "poniess", "ponieses", "ponie", "poni", "pony"}

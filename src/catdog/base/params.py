@@ -1,14 +1,22 @@
 """params.yaml as frozen, typed objects. All validation of knobs happens here."""
 
+import io
+import reprlib
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent, DocumentStartEvent
 
-from catdog.base import paths
-from catdog.base.errors import UserError
+from catdog.base import names, paths
+from catdog.base.errors import UserError, first_line
+from catdog.base.text import printable, shortened
 
+MAX_BYTES = 32 << 10  # of params.yaml: six times what is shipped, and under a second to read
+_MAX_SCALAR = 4096  # characters of one value; a path has no more, and Python's integers hardly
+_MAX_DEPTH = 20  # the parser takes a quadratic time over brackets, and a call for each
+_MAX_MESSAGE = 250
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=0.5)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
@@ -32,8 +40,8 @@ class Base(_Section):
 
     @model_validator(mode="after")
     def _two_names(self) -> "Base":
-        if self.classes[0].lower() == self.classes[1].lower():
-            raise ValueError(f"classes should be two different names. Received: {self.classes}")
+        if names.alike(*self.classes):  # case, plurals, hyphens and how accents are written make no difference
+            raise ValueError(f"classes should be two different names. Received: {_shown(self.classes)}")
         return self
 
 
@@ -114,15 +122,16 @@ class TrainCnn(_Section):
     def _one_epoch_count_per_size(self) -> "TrainCnn":
         if len(self.epochs) != len(self.image_sizes):
             raise ValueError(
-                f"epochs should have one entry per image_sizes. Received: {self.epochs} for {self.image_sizes}"
+                "epochs should have one entry per image_sizes. "
+                f"Received: {_shown(self.epochs)} for {_shown(self.image_sizes)}"
             )
         if sorted(set(self.image_sizes)) != self.image_sizes:
-            raise ValueError(f"image_sizes should grow from one to the next. Received: {self.image_sizes}")
+            raise ValueError(f"image_sizes should grow from one to the next. Received: {_shown(self.image_sizes)}")
         smallest = 2 ** (len(self.filters) + 1)
         if min(self.image_sizes) < smallest:
             raise ValueError(
                 f"image_sizes should be at least {smallest} for {len(self.filters)} filters. "
-                f"Received: {self.image_sizes}"
+                f"Received: {_shown(self.image_sizes)}"
             )
         return self
 
@@ -173,45 +182,93 @@ class Params(_Section):
 
 
 def load(path: Path = paths.PARAMS) -> Params:
-    """Read and check params.yaml.
+    """Read and check params.yaml, whatever it holds; what comes out is what DVC reads.
+
+    Anchors, aliases, tags and directives are refused: each value stands where it applies, as it is.
 
     Raises:
-        UserError: the file is missing, is not YAML, or a key is unknown, missing or out of range; names the first
-            such key, what was expected and what was received.
+        UserError: the file is missing, is not YAML, is larger than MAX_BYTES, gives a key twice, or a key is unknown,
+            missing or out of range; one printable line that names the first such key, what was expected and what was
+            received.
     """
     try:
-        # DVC's own parser (YAML 1.2): it reads 1e-5 as a number, PyYAML as text.
-        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise UserError(f"{path} not found: run from the project's root") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {_yaml_problem(error)}") from None
     try:
-        return Params.model_validate(raw)
+        if len(data) > MAX_BYTES:
+            raise _Refused(f"more than {MAX_BYTES >> 10} KiB, the limit for a file of knobs")
+        return Params.model_validate(_parsed(data))
     except ValidationError as error:
-        raise UserError(f"{path}: {_first(error)}") from None
+        problem = f": {_first(error)}"
+    except _Refused as error:
+        problem = f": {error}"
+    except (YAMLError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
+        # The parser raises more than its own errors on what is not YAML, or no date.
+        problem = f" is not YAML: {_yaml_problem(error)}"
+    raise UserError(f"{path}{shortened(printable(problem), limit=_MAX_MESSAGE)}")
+
+
+class _Refused(Exception):
+    """YAML, but not as it is read here."""
+
+
+def _parsed(data: bytes) -> object:
+    # As a text file is read; DVC does so.
+    text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8").read()
+    # DVC's own parser (YAML 1.2): it reads 1e-5 as a number, PyYAML as text.
+    depth = documents = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        documents += isinstance(event, DocumentStartEvent)
+        refused = {
+            "an anchor or alias (& or *): write the value itself": getattr(event, "anchor", None),
+            "a tag (!): write the plain value": getattr(event, "tag", None),
+            "a document after a %YAML or %TAG directive: remove that": getattr(event, "version", None)
+            or getattr(event, "tags", None),
+            "a second document (---): remove it": documents > 1,
+            f"more than {_MAX_DEPTH} levels": depth > _MAX_DEPTH,
+            f"more than {_MAX_SCALAR:,} characters in one value": len(getattr(event, "value", "")) > _MAX_SCALAR,
+        }
+        for problem, present in refused.items():
+            if present:
+                raise _Refused(f"line {event.start_mark.line + 1} has {problem}")
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def _first(error: ValidationError) -> str:
     # A misspelt key is both unknown and missing; the unknown one is what a person has to put right.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(shortened(str(part), limit=60) for part in first["loc"])
+    received = _shown(first["input"])
     match first["type"]:
         case "missing":
             return f"{key} is missing"
         case "extra_forbidden":
-            return f"{key} is not a known key. Received: {first['input']!r}"
+            return f"{key} is not a known key. Received: {received}"
         case "model_type":
-            return f"{key or 'the file'} should hold keys and values. Received: {first['input']!r}"
+            return f"{key or 'the file'} should hold keys and values. Received: {received}"
         case "value_error":
             return f"{key + ': ' if key else ''}{first['ctx']['error']}"
         case _:
-            return f"{key} {first['msg'].removeprefix('Input ')}. Received: {first['input']!r}"
+            return f"{key} {first['msg'].removeprefix('Input ')}. Received: {received}"
 
 
-def _yaml_problem(error: YAMLError | UnicodeDecodeError) -> str:
+class _Short(reprlib.Repr):
+    maxlevel, maxdict, maxlist, maxtuple, maxstring, maxother = 2, 4, 6, 6, 60, 60
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python has a limit on the digits that it converts.
+        return super().repr_int(x, level) if abs(x) < 10**60 else f"an integer of {x.bit_length():,} bits"
+
+
+_shown = _Short().repr
+
+
+def _yaml_problem(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f"line {mark.line + 1}: " if mark else ""
-    return where + (getattr(error, "problem", None) or str(error))
+    return where + (getattr(error, "problem", None) or first_line(error))
