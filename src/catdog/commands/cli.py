@@ -43,7 +43,20 @@ LOOPBACK = "127.0.0.1"
 
 
 def main() -> None:
-    run(app)
+    run(_command)
+
+
+def _command() -> None:
+    """The command that was asked for. If the MLflow store fails in the middle of any, that is one line."""
+    try:
+        app()
+    except Exception:
+        if "catdog.tracking.store" not in sys.modules:  # MLflow takes seconds to import
+            raise
+        from catdog.tracking import store
+
+        with store.answering():
+            raise
 
 
 @app.command()
@@ -99,8 +112,7 @@ def promote(
         answers = inference.on_shard(test, side=model.side, probabilities=model.probabilities)
         return gates.scored(test.digest, ids=test.ids, labels=test.labels, probabilities=answers)
 
-    with store.answering():
-        outcome = promotion.promote(client, p=p, why=why, candidate=candidate, rescore=rescore, dry_run=dry_run)
+    outcome = promotion.promote(client, p=p, why=why, candidate=candidate, rescore=rescore, dry_run=dry_run)
     for assessment in outcome.assessments:
         table = Table("gate", "figure", "limit", "", title=assessment.candidate, title_justify="left")
         for gate in assessment.gates:
@@ -123,8 +135,7 @@ def rollback(
     from catdog.tracking import promotion, store
 
     client = store.connect()
-    with store.answering():
-        event = promotion.rollback(client, why=why, to=version)
+    event = promotion.rollback(client, why=why, to=version)
     print(f"champion: catdog version {event.version}, a copy of {event.source}")
 
 
@@ -134,8 +145,7 @@ def history() -> None:
     from catdog.tracking import promotion, store
 
     client = store.connect()
-    with store.answering():
-        rows = promotion.history(client)
+    rows = promotion.history(client)
     if not rows:
         print("nothing was deployed yet: catdog promote")
         return
@@ -156,8 +166,7 @@ def trace(
     from catdog.tracking.trace import trace
 
     client = store.connect()
-    with store.answering():
-        links = trace(client, reference)
+    links = trace(client, reference)
     table = Table("link", "value", "", "note")
     for link in links:
         table.add_row(link.name, link.value, "ok" if link.ok else "[red]broken", link.note)

@@ -14,7 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from catdog.base import files, params, paths
 from catdog.photographs import shards
 from catdog.pictures import sheets, style
-from catdog.tracking import lineage, links, registry, runs, served_form, versions
+from catdog.tracking import lineage, links, registry, runs, served_form, store, versions
 
 TABLE = "predictions.json"  # as the UI shows tables
 # Files of each model in plots/ that its training run gets.
@@ -23,6 +23,7 @@ _OF_A_MODEL = ("mistakes_{}.png", "confusion_{}.csv", "roc_{}.csv", "precision_r
 _MEASURED = ("temperature", "milliseconds_per_photograph", "milliseconds_per_photograph_of_32")
 
 
+@store.answering("no model is registered by halves; put that right and run this again")
 def publish(
     client: mlflow.MlflowClient,
     p: params.Params,
@@ -36,6 +37,9 @@ def publish(
 
     Returns:
         The runs for the report: name to `run_id` and `link`.
+
+    Raises:
+        UserError: the store failed.
     """
     trained = {name: files.read_json(paths.model(name) / paths.RUN_FILE) for name in style.NAMES}
     execution = _execution(p, trained, test)

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from catdog.base import files, params, paths
 from catdog.pictures import style
-from catdog.tracking import datasets, lineage, links, store
+from catdog.tracking import datasets, lineage, links, patience, store
 
 # As in the project's own plots. The UI picks at random, and may pick a colour twice.
 _COLOURS = {**style.COLOURS, "comparison": style.GREY}
+_START = "catdog.start"  # tag: by it a run is found whose id never came back
+_TRAINING_IS_SAFE = (
+    "what is trained is kept; put that right and run this again: it goes on after its last whole epoch, in the same run"
+)
 
 
 class TrainingRun:
@@ -68,39 +73,41 @@ def training(
     """Open the run of a training: a new one, or the unfinished one that has this `fingerprint`.
 
     The run's id is kept beside the checkpoints until the training is done. An unfinished run with another fingerprint
-    is ended as killed.
+    is ended as killed. A run that a failing store cut off stays as it is, to be gone on with.
 
     Args:
         inputs: shards that the training reads; their md5 becomes a tag, their photographs a dataset.
         fingerprint: what the training depends on.
+
+    Raises:
+        UserError: the store failed.
     """
-    parent = _parent(client)
-    note = paths.open_run(name)
-    last = _read_note(note)
-    run_id = last.get("run_id", "")
-    if last.get("fingerprint") != fingerprint:
-        _end_killed(client, run_id)
-        run_id = ""
-    if not store.exists(client, run_id):
-        run_id = _create_run(client, name, parent=parent, inputs=inputs)
-        files.write_json(note, {"fingerprint": fingerprint, "run_id": run_id})
-    # The stage's own params have no section, so those of the two models line up in the UI.
-    shared = p.model_dump(include={"base", "prepare", "augment"})
-    _log_params(client, run_id, {**getattr(p, f"train_{name}").model_dump(), **_flat(shared)})
-    # MLflow records memory and load for the active run only.
-    with mlflow.start_run(run_id=run_id, log_system_metrics=True) as run:
-        datasets.log(inputs)
-        yield TrainingRun(client, run)
-    note.unlink()
+    with store.answering(_TRAINING_IS_SAFE):
+        parent = _parent(client)
+        note = paths.open_run(name)
+        last = _read_note(note)
+        run_id = _noted(client, last)
+        if last.get("fingerprint") != fingerprint:
+            _end_killed(client, run_id)
+            run_id = ""
+        if not store.exists(client, run_id):
+            run_id = _begin(client, name, parent=parent, inputs=inputs, fingerprint=fingerprint)
+        # The stage's own params have no section, so those of the two models line up in the UI.
+        shared = p.model_dump(include={"base", "prepare", "augment"})
+        _log_params(client, run_id, {**getattr(p, f"train_{name}").model_dump(), **_flat(shared)})
+        # MLflow records memory and load for the active run only.
+        with mlflow.start_run(run_id=run_id, log_system_metrics=True) as run:
+            datasets.log(inputs)
+            yield TrainingRun(client, run)
+        note.unlink()
 
 
 @contextmanager
 def comparison(client: mlflow.MlflowClient, p: params.Params, *, inputs: list[Path]) -> Iterator[str]:
     """Open the run of an evaluation and give its id. An unfinished one before it is ended as killed."""
     note = paths.open_run("comparison")
-    _end_killed(client, _read_note(note).get("run_id", ""))
-    run_id = _create_run(client, "comparison", parent=_parent(client), inputs=inputs)
-    files.write_json(note, {"run_id": run_id})
+    _end_killed(client, _noted(client, _read_note(note)))
+    run_id = _begin(client, "comparison", parent=_parent(client), inputs=inputs)
     _log_params(client, run_id, _flat(p.model_dump(include={"base", "prepare", "evaluate"})))
     with mlflow.start_run(run_id=run_id):
         datasets.log(inputs)
@@ -154,16 +161,39 @@ def _flat(nested: dict[str, Any]) -> dict[str, object]:
     return {str(key): value for key, value in row.items()}
 
 
-def _create_run(
-    client: mlflow.MlflowClient, name: str, *, parent: mlflow.entities.Run | None, inputs: list[Path]
+def _begin(
+    client: mlflow.MlflowClient, name: str, *, parent: mlflow.entities.Run | None, inputs: list[Path], **noted: str
 ) -> str:
+    """Create a run, with a note of it first, so that one is found again that a kill or an outage cut off."""
+    note = paths.open_run(name)
     data = files.read_json(paths.DATA_METRICS)
+    experiment = parent.info.experiment_id if parent else store.experiment(client, data)
+    noted |= {_START: uuid.uuid4().hex, "experiment_id": experiment}
+    files.write_json(note, noted)
     source = {f"source.{key}": str(value) for key, value in data["source"].items() if value is not None}
     tags = {**lineage.tags(inputs), **source, "model": name, "mlflow.runColor": _COLOURS[name]}
     if parent:
         tags[MLFLOW_PARENT_RUN_ID] = parent.info.run_id
-    experiment = parent.info.experiment_id if parent else store.experiment(client, data)
-    return client.create_run(experiment, run_name=name, tags=tags).info.run_id
+    run_id = _create_run(client, name, noted, tags)
+    files.write_json(note, {**noted, "run_id": run_id})
+    return run_id
+
+
+@patience.again
+def _create_run(client: mlflow.MlflowClient, name: str, noted: dict[str, str], tags: dict[str, str]) -> str:
+    start = {_START: noted[_START]}
+    return (
+        _noted(client, noted)
+        or client.create_run(noted["experiment_id"], run_name=name, tags={**tags, **start}).info.run_id
+    )
+
+
+def _noted(client: mlflow.MlflowClient, noted: dict[str, str]) -> str:
+    """The id of the run of a note, or nothing where there is none."""
+    if _START not in noted or "run_id" in noted:
+        return noted.get("run_id", "")
+    found = client.search_runs([noted["experiment_id"]], f"tags.`{_START}` = '{noted[_START]}'", max_results=1)
+    return found[0].info.run_id if found else ""
 
 
 def _log_params(client: mlflow.MlflowClient, run_id: str, values: dict[str, object]) -> None:

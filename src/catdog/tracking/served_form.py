@@ -23,7 +23,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from catdog.answers import classifier
 from catdog.base import files
 from catdog.base.errors import UserError, first_line
-from catdog.tracking import serving
+from catdog.tracking import patience, serving
 
 # The part of the library that answers: serving.py and all that it imports. An edit elsewhere changes no version.
 SHIPPED = (
@@ -39,6 +39,7 @@ _NEEDS = ("mlflow", "tensorflow", "keras", "numpy", "pandas", "opencv-python-hea
 _KEY, _DIGEST = "served_key", "served_sha256"  # tags of the logged model
 
 
+@patience.again
 def log(
     client: mlflow.MlflowClient,
     *,

@@ -8,17 +8,30 @@ from contextlib import contextmanager
 import mlflow
 import requests
 import sqlalchemy
+from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    NotSupportedError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from catdog.base import paths
-from catdog.base.errors import UserError, first_line
+from catdog.base.errors import UserError, causes, first_line
+from catdog.tracking import patience
 
 EXPERIMENT = "catdog"
 # Metrics of drawings never stand beside those of photographs, so they have an experiment of their own.
 EXPERIMENT_OF_DRAWINGS = "catdog-drawn"
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens on its pages for language models
 _SECONDS_TO_ANSWER = 10
+_OURS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)  # errors of a database in good health
+_NETWORK = (requests.RequestException, ParseError, ConnectionError, TimeoutError)
+_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second for what is no run id
 
 
 def uri() -> str:
@@ -43,64 +56,84 @@ def connect() -> mlflow.MlflowClient:
     """
     os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "5")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+    # What MLflow logs there, with tracebacks, it raises as well, or it concerns the record of memory and load alone.
+    for name in ("mlflow.system_metrics", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    patience.install()
     address = uri()
     mlflow.set_tracking_uri(address)
     server = address.startswith(("http://", "https://"))
     try:
-        # MLflow itself would try for minutes.
+        # Before anything is trained there is no need to wait for long.
+        with patience.at_most(_SECONDS_TO_ANSWER):
+            healthy = True
+            if server:
+                answer = requests.get(f"{address.rstrip('/')}/health", timeout=_SECONDS_TO_ANSWER)
+                if answer.status_code >= 500:
+                    answer.raise_for_status()
+                healthy = answer.text.strip() == "OK"
+            elif address.startswith(("postgresql", "mysql")):
+                seconds = {"connect_timeout": _SECONDS_TO_ANSWER}
+                sqlalchemy.create_engine(address, connect_args=seconds).connect().close()
+            client = mlflow.MlflowClient()
+            if not client.search_experiments(max_results=1) and not healthy:
+                raise requests.ConnectionError("another kind of server")
+    except (requests.RequestException, MlflowException, SQLAlchemyError, ImportError, ParseError) as error:
+        shown, lost = without_secret(address), patience.outage()
         if server:
-            answer = requests.get(f"{address.rstrip('/')}/health", timeout=_SECONDS_TO_ANSWER)
-            if answer.status_code >= 500:
-                answer.raise_for_status()
-        elif address.startswith(("postgresql", "mysql")):
-            sqlalchemy.create_engine(address, connect_args={"connect_timeout": _SECONDS_TO_ANSWER}).connect().close()
-        client = mlflow.MlflowClient()
-        client.search_experiments(max_results=1)
-    except (requests.RequestException, MlflowException, SQLAlchemyError, ImportError) as error:
-        shown = without_secret(address)
-        if server:
-            raise UserError(
-                f"the MLflow server at {shown} does not answer ({type(error).__name__}): "
+            problem = (
+                f"the MLflow server at {shown} does not answer ({lost.what if lost else type(error).__name__}): "
                 "start it, or unset MLFLOW_TRACKING_URI to track in mlflow.db"
-            ) from None
-        reason = first_line(error).replace(address, shown)
-        raise UserError(f"the MLflow store {shown} can't be used: {reason}") from None
-    return client
+            )
+        else:
+            problem = f"the MLflow store {shown} can't be used: {first_line(error).replace(address, shown)}"
+    else:
+        return client
+    patience.install()  # what is told here is no outage in the middle of something
+    raise UserError(problem)
 
 
 @contextmanager
-def answering() -> Iterator[None]:
-    """Turn the errors of a store that stops answering in the middle of a command into one line.
+def answering(
+    safe: str = "once it answers, run the command again; a deployment that had begun is finished then",
+) -> Iterator[None]:
+    """Turn the errors of a store that fails in the middle of something into one line.
+
+    Args:
+        safe: what is safe, and what to do.
 
     Raises:
-        UserError: it stopped answering. What the store itself refuses passes through: that is a bug here.
+        UserError: the store failed. What it refuses with good reason passes through: that is a bug here.
     """
     try:
         yield
-    except (requests.RequestException, SQLAlchemyError, MlflowException) as error:
-        # MLflow wraps network errors, and a server that dies in the middle of an answer raises several kinds.
-        network = [cause for cause in _causes(error) if isinstance(cause, requests.RequestException | OSError)]
-        if isinstance(error, MlflowException) and not network:
-            raise
-        what = type(network[-1] if network else error).__name__
-        raise UserError(
-            f"the MLflow store {without_secret(uri())} stopped answering ({what}): when it is back, "
-            "run the command again; a deployment that had begun is finished then"
-        ) from None
+    except Exception as error:
+        if what := failure(error):
+            raise UserError(f"{what}: {safe}") from None
+        raise
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def failure(error: Exception) -> str:
+    """What the store did, in words, where it is the store that failed; else nothing."""
+    if lost := patience.outage():  # whatever followed from it
+        return str(lost)
+    found = list(causes(error))
+    for cause in found:
+        if isinstance(cause, DatabaseError | InterfaceError) and not isinstance(cause, _OURS):
+            return f"the MLflow store {without_secret(uri())} can't be used ({first_line(cause.orig or cause)})"
+    network = [cause for cause in found if isinstance(cause, _NETWORK)]
+    if network and isinstance(error, requests.RequestException | ParseError | MlflowException):
+        return f"the MLflow store {without_secret(uri())} stopped answering ({type(network[-1]).__name__})"
+    return ""
 
 
 def find_run(client: mlflow.MlflowClient, run_id: str) -> mlflow.entities.Run | None:
     """The run, deleted ones too, or None where the store has none."""
     try:
         return client.get_run(run_id) if run_id else None
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in _NOT_THERE:  # a store that fails is no store without the run
+            raise
         return None
 
 
