@@ -1,7 +1,5 @@
 """The `catdog` command: it teaches, and what a person can cause is told in one line with exit status 1."""
 
-import json
-import os
 import socket
 import subprocess
 import sys
@@ -151,27 +149,3 @@ def test_predict_fails_where_nothing_is_a_photograph(catdog, champion):
     assert "missing.jpg,,,not found" in out
     assert "error: none of these could be read as a photograph" in err
     assert_told(catdog("predict", "notes.txt", "--out", "found.xlsx"), "should end in .csv or .parquet")
-
-
-# ---- servers --------------------------------------------------------------------------------------------------------
-
-
-def test_a_server_finds_its_programs_and_its_store_whatever_the_path_says(project, monkeypatch):
-    """`mlflow models serve` starts uvicorn by its bare name."""
-    Path("probe.py").write_text(
-        "import json, os, pathlib, shutil, sys\n"
-        "seen = {'uvicorn': shutil.which('uvicorn'), 'arguments': sys.argv[1:], 'environment': dict(os.environ)}\n"
-        "pathlib.Path('seen.json').write_text(json.dumps(seen))\n"
-        "sys.exit(3)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(project))
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    with pytest.raises(SystemExit) as ended:
-        cli._become("probe", "--port", "1")
-    assert ended.value.code == 3
-    seen = json.loads(Path("seen.json").read_text())
-    assert seen["arguments"] == ["--port", "1"]
-    assert Path(seen["uvicorn"]).parent == Path(sys.executable).parent
-    assert seen["environment"]["PATH"].endswith(f"{os.pathsep}/usr/bin:/bin")
-    assert seen["environment"]["MLFLOW_TRACKING_URI"] == f"sqlite:///{project}/mlflow.db"
-    assert seen["environment"]["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"

@@ -106,7 +106,7 @@ def test_what_is_no_photograph_is_a_400_that_says_why(page, data, said):
 
 
 def test_too_large_a_photograph_is_refused(page):
-    assert page.post("/verdicts", content=bytes(demo.MOST_BYTES + 1)).status_code == 413
+    assert page.post("/verdicts", content=bytes(demo.LIMITS.body + 1)).status_code == 413
     bomb = cv2.imencode(".png", np.zeros((9000, 9000), np.uint8))[1].tobytes()
     assert "the limit is 64 megapixels" in page.post("/verdicts", content=bomb).json()["message"]
 

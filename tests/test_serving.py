@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -292,12 +293,17 @@ def running(folder: Path, *command: str) -> Iterator[str]:
                 process.wait(timeout=30)
 
 
+def digests(uri: str, keras_file: Path) -> dict[str, str]:
+    """What the registry knows of a version that catdog registered."""
+    served = served_form.digest(Path(mlflow.artifacts.download_artifacts(uri)))
+    return {"model_sha256": files.sha256(keras_file), "served_sha256": served}
+
+
 @pytest.fixture(scope="module", params=["mlflow", "catdog"])
 def server(request, store) -> Iterator[str]:
     """MLflow's own command, and ours."""
     name = f"served-{request.param}"
-    tags = {"served_sha256": served_form.digest(Path(mlflow.artifacts.download_artifacts(store[1])))}
-    mlflow.register_model(store[1], name, tags=tags)
+    mlflow.register_model(store[1], name, tags=digests(store[1], store[2]))
     command = {
         "mlflow": ["mlflow", "models", "serve", "-m", f"models:/{name}/1", "--env-manager", "local", "-h", "127.0.0.1"],
         "catdog": ["catdog", "serve", "--model", f"models:/{name}/1"],
@@ -368,7 +374,7 @@ def test_a_wrong_parameter_or_column_over_http_is_a_400(server):
 @pytest.mark.parametrize("server", ["catdog"], indirect=True)
 def test_a_request_beyond_the_limit_is_refused_whatever_it_says_of_its_length(server):
     host, port = server.removeprefix("http://").split(":")
-    most = scoring_server.MOST_BYTES
+    most = scoring_server.LIMITS.body
     said = http.client.HTTPConnection(host, int(port), timeout=30)
     said.putrequest("POST", "/invocations")
     said.putheader("Content-Length", str(most + 1))
@@ -387,7 +393,7 @@ def test_a_request_beyond_the_limit_is_refused_whatever_it_says_of_its_length(se
 def test_under_load_every_answer_is_the_right_one_and_memory_stays_flat(server, expected):
     port = server.rpartition(":")[2]
     running = psutil.process_iter(["cmdline"])
-    [process] = [each for each in running if {"uvicorn", port} <= set(each.info["cmdline"] or [])]
+    [process] = [each for each in running if {"catdog", port} <= set(each.info["cmdline"] or [])]
 
     def one(number: int) -> bool:
         row = number % len(PHOTOGRAPHS)
@@ -409,7 +415,7 @@ def test_under_load_every_answer_is_the_right_one_and_memory_stays_flat(server, 
 def test_our_server_does_not_start_on_a_model_whose_code_was_exchanged(store):
     uri = log(store[2])
     logged = Path(mlflow.artifacts.download_artifacts(uri))
-    mlflow.register_model(uri, "exchanged", tags={"served_sha256": served_form.digest(logged)})
+    mlflow.register_model(uri, "exchanged", tags=digests(uri, store[2]))
     (logged / "code/catdog/tracking/serving.py").write_text("raise SystemExit('this ran')")
     done = subprocess.run(
         [sys.executable, "-m", "catdog", "serve", "--model", "models:/exchanged/1", "--port", "5999"],
@@ -420,3 +426,30 @@ def test_our_server_does_not_start_on_a_model_whose_code_was_exchanged(store):
     assert done.returncode == 1
     assert "code or settings were changed" in done.stderr
     assert "this ran" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["changed", "gone", "no model"])
+def test_a_refusal_names_the_version_and_not_the_folder_of_its_copy(store, fault):
+    uri = log(store[2])
+    logged = Path(mlflow.artifacts.download_artifacts(uri))
+    tags, file = digests(uri, store[2]), logged / "artifacts/model.keras"
+    if fault == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(b"nothing")
+    if fault == "no model":  # whoever can write to both store and registry
+        description = (logged / "MLmodel").read_text().replace(tags["model_sha256"], files.sha256(file))
+        (logged / "MLmodel").write_text(description)
+        tags = {"model_sha256": files.sha256(file), "served_sha256": served_form.digest(logged)}
+    mlflow.register_model(uri, f"faulty-{fault[:2]}", tags=tags)
+    done = subprocess.run(
+        [sys.executable, "-m", "catdog", "serve", "--model", f"models:/faulty-{fault[:2]}/1", "--port", "5999"],
+        env={**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()},
+        capture_output=True,
+        text=True,
+    )
+    said = done.stderr.splitlines()[-1]
+    assert (done.returncode, done.stdout) == (1, "")  # it does not say that it serves
+    assert said.startswith(f"error: models:/faulty-{fault[:2]}/1: artifacts/model.keras ")
+    assert tempfile.gettempdir() not in said

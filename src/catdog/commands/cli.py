@@ -1,9 +1,5 @@
 """The `catdog` command: photographs in, models up and down the registry, answers out."""
 
-import errno
-import os
-import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -14,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-import catdog
 from catdog.base import params, paths
 from catdog.base.errors import UserError, run
 
@@ -212,33 +207,32 @@ def predict(
 @app.command()
 def ui(port: Port = 5000, host: Host = LOOPBACK) -> None:
     """Start the MLflow UI on this project's runs."""
+    from catdog.commands import listening, mlflow_ui
     from catdog.tracking import links, store
 
-    _require_free(host, port)
+    listening.require_free(host, port)
     client = store.connect()
     address = f"http://{host}:{port}"
-    print(f"MLflow UI: {address} (stop with Ctrl-C)")
+    print(f"MLflow UI: {address}, in a few seconds (stop with Ctrl-C)")
     if charts := links.latest_curves(client, ui=address):
         print(f"both models of the last comparison: {charts}")
-    _become("mlflow", "ui", "--backend-store-uri", store.uri(), "--host", host, "--port", str(port))
+    mlflow_ui.become(store.uri(), host=host, port=port)
 
 
 @app.command()
 def serve(model: Model = CHAMPION, port: Port = 5001, host: Host = LOOPBACK) -> None:
     """Start a server that answers photographs with label, probability and model version."""
-    from catdog.commands import scoring_server
-    from catdog.tracking import registry, store
+    from catdog.commands import guard, listening, scoring_server
+    from catdog.tracking import registry, served_form, store
 
-    _require_free(host, port)
+    listening.end_on_signals()
+    listening.require_free(host, port)
     with tempfile.TemporaryDirectory() as folder:
-        ready = registry.fetch(store.connect(), model, Path(folder))
-        library = Path(catdog.__file__).parents[1]
-        print(f"serving {model} on http://{host}:{port}/invocations (stop with Ctrl-C)")
-        _become(
-            *("uvicorn", "catdog.commands.scoring_server:create", "--factory", "--app-dir", str(library)),
-            *("--host", host, "--port", str(port), "--log-level", "warning"),
-            **{scoring_server.FOLDER: str(ready)},
-        )
+        fetched = registry.fetch(store.connect(), model, Path(folder))
+        answering = served_form.answering(fetched)
+    ready = f"serving {model} on http://{host}:{port}/invocations (stop with Ctrl-C)"
+    application = scoring_server.create(answering, hosts=guard.hosts(host))
+    listening.run(application, host=host, port=port, ready=ready)
 
 
 @app.command()
@@ -247,45 +241,17 @@ def demo(port: Port = 5002, host: Host = LOOPBACK) -> None:
 
     It shows the champion, and of the other model the newest version.
     """
-    import uvicorn
-
     from catdog.commands import demo as page
-    from catdog.commands import verdicts
+    from catdog.commands import guard, listening, verdicts
     from catdog.tracking import store
 
     p = params.load()
-    _require_free(host, port)
+    listening.end_on_signals()
+    listening.require_free(host, port)
     judges = verdicts.judges(store.connect())
     samples = page.samples(paths.TEST, paths.MISTAKES, classes=p.base.classes)
-    hosts = [LOOPBACK, "localhost"] if host in (LOOPBACK, "localhost") else ["*"]
-    print(f"the page: http://{host}:{port} (stop with Ctrl-C)")
-    uvicorn.run(page.create(judges, samples, hosts=hosts), host=host, port=port, log_level="warning")
-
-
-def _require_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                problem = f"port {port} is in use: stop what runs there, or name another with --port"
-                raise UserError(problem) from None
-            raise UserError(f"can't listen on {host}, port {port}: {error.strerror or error}") from None
-    if host not in (LOOPBACK, "localhost"):
-        notice = f"notice: listening on {host}: whoever reaches this machine there can use it; there is no password"
-        print(notice, file=sys.stderr)
-
-
-def _become(*command: str, **environment: str) -> None:
-    from catdog.tracking import store
-
-    # Without this, seven idle worker processes start beside the server.
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": store.uri()}
-    # First in the PATH is this Python's folder: mlflow starts its server by bare name.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    variables = {**os.environ, **quiet, **environment, "PATH": path}
-    raise SystemExit(subprocess.run([sys.executable, "-m", *command], env=variables).returncode)
+    application = page.create(judges, samples, hosts=guard.hosts(host))
+    listening.run(application, host=host, port=port, ready=f"the page: http://{host}:{port} (stop with Ctrl-C)")
 
 
 def _wide_console() -> Console:

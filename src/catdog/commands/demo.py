@@ -2,7 +2,6 @@
 
 import base64
 import secrets
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,20 +10,20 @@ import numpy as np
 import pandas as pd
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from catdog.commands.body_limit import BodyLimit
+from catdog.commands import guard
 from catdog.commands.verdicts import Judge, Verdict
 from catdog.photographs import photos, shards
 from catdog.pictures.style import COLOURS, NAMES
 from catdog.pictures.wording import percent
 
 TEMPLATE = Path(__file__).with_name("demo.html.jinja")
-MOST_BYTES = 32 << 20  # of a photograph
+# One at a time: two would take turns on the same cores. So the memory that this takes at most, beside the models and
+# their libraries (about 1 GB), is the bodies and one photograph of 64 megapixels while it is decoded (1.3 GB).
+LIMITS = guard.Limits(body=32 << 20, bodies=96 << 20, at_once=1, waiting=16)
 _SAMPLES = 8
 _HARD = 3  # of these: one model is wrong
 
@@ -42,14 +41,13 @@ def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str]) -> S
 
     Args:
         judges: both models.
-        hosts: host names that requests may use; others are refused, which protects against DNS rebinding.
+        hosts: see `guard.hosts`.
     """
     page = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
     for judge in judges:  # the first answer takes longer
         judge.warm_up()
-    one_at_a_time = threading.Lock()  # two at once would take turns on the same cores
 
     async def show(request: Request) -> Response:
         nonce = secrets.token_urlsafe(16)
@@ -60,7 +58,7 @@ def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str]) -> S
             samples=[sample.label for sample in samples],
             champion=any(judge.champion for judge in judges),
             drawn=any(judge.drawn for judge in judges),
-            most=MOST_BYTES,
+            most=LIMITS.body,
         )
         policy = f"default-src 'none'; img-src 'self' data:; connect-src 'self'; script-src 'nonce-{nonce}'; "
         policy += f"style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -69,34 +67,26 @@ def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str]) -> S
     async def sample(request: Request) -> Response:
         number = request.path_params["number"]
         if number >= len(samples):
-            return _refusal("no such sample", 404)
+            return guard.refusal("no such sample", 404)
         return Response(samples[number].jpeg, media_type="image/jpeg")
 
     def answer(data: bytes) -> Response:
         try:
-            with one_at_a_time:
-                verdicts = [judge.verdict(data) for judge in judges]
+            verdicts = [judge.verdict(data) for judge in judges]
         except photos.Unreadable as error:
-            return _refusal(f"That is no photograph that can be read: {error}.", 400)
+            return guard.refusal(f"That is no photograph that can be read: {error}.", 400)
         answers = [_verdict_fields(judge, verdict) for judge, verdict in zip(judges, verdicts, strict=True)]
         return JSONResponse({"photograph": _address(verdicts[0].photograph), "verdicts": answers})
 
     async def ask(request: Request) -> Response:
         return await run_in_threadpool(answer, await request.body())
 
-    def broken(request: Request, error: Exception) -> Response:
-        # The error itself goes to the terminal alone: it may name paths.
-        return _refusal("Something went wrong here. The terminal in which this page was started says what.", 500)
-
-    return Starlette(
-        routes=[
-            Route("/", show),
-            Route("/samples/{number:int}", sample),
-            Route("/verdicts", ask, methods=["POST"]),
-        ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(BodyLimit, most=MOST_BYTES)],
-        exception_handlers={Exception: broken},
-    )
+    routes = [
+        Route("/", show),
+        Route("/samples/{number:int}", sample),
+        Route("/verdicts", ask, methods=["POST"]),
+    ]
+    return guard.guarded(routes, hosts=hosts, limits=LIMITS)
 
 
 def samples(test: Path, mistakes: Path, *, classes: list[str]) -> list[Sample]:
@@ -151,7 +141,3 @@ def _verdict_fields(judge: Judge, verdict: Verdict) -> dict[str, object]:
 
 def _address(image: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(photos.encode(image)).decode("ascii")
-
-
-def _refusal(message: str, status: int) -> Response:
-    return JSONResponse({"message": message}, status)

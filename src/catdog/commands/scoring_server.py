@@ -1,20 +1,111 @@
-"""MLflow's scoring server with a limit on requests. `catdog serve` starts it on a verified model."""
+"""The server of `catdog serve`: MLflow's addresses and formats, for a table of photographs."""
 
-import os
-from pathlib import Path
+import base64
+import json
 from typing import Any
 
-from mlflow.pyfunc import scoring_server
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
-from catdog.commands.body_limit import BodyLimit
-from catdog.tracking import served_form
+from catdog.base.errors import first_line
+from catdog.commands import guard
+from catdog.photographs import parallel
+from catdog.tracking import serving
 
-FOLDER = "CATDOG_MODEL_FOLDER"
-MOST_BYTES = 128 << 20  # of a request: 90 MiB of photographs in base64, and the JSON around them
+# The memory that this takes at most, beside the model and its libraries (about 1 GB): while JSON becomes text, strings
+# and photographs, 10 bytes for each byte of bodies (2 GB; where all of it is ASCII, a third of that); and for each that
+# is answered at once a photograph of 64 megapixels while it is decoded (1.3 GB).
+LIMITS = guard.Limits(body=128 << 20, bodies=192 << 20, at_once=parallel.cores(), waiting=32)
+_MOST_VALUES = 64 * serving.MOST_PHOTOGRAPHS  # in a request's JSON; empty ones take 30 times their bytes in memory
+_MOST_WORDS = 1000  # characters; MLflow's own words may repeat what was sent
+_FORMATS = '{"dataframe_split": {"columns": ["image"], "data": [["<base64>"], ...]}} or {"dataframe_records": [...]}'
 
 
-def create() -> Any:
-    """The ASGI application that serves the model in the folder that the environment variable FOLDER names."""
-    app = scoring_server.init(served_form.answering(Path(os.environ[FOLDER])))
-    app.add_middleware(BodyLimit, most=MOST_BYTES)
-    return app
+class _Unfit(Exception):
+    """What is wrong with a request."""
+
+
+def create(model: PyFuncModel, *, hosts: list[str]) -> Starlette:
+    """The ASGI application that serves a model that `tracking.served_form.answering` gave.
+
+    Args:
+        hosts: see `guard.hosts`.
+    """
+
+    def answer(body: bytes) -> Response:
+        try:
+            images, params = _request(body)
+            predictions: Any = model.predict(pd.DataFrame({serving.IMAGE: images}), params=params)
+        except _Unfit as error:
+            return guard.refusal(str(error), 400, error_code="BAD_REQUEST")
+        except MlflowException as error:
+            if (status := error.get_http_status_code()) >= 500:
+                raise
+            return guard.refusal(error.message[:_MOST_WORDS], status, error_code=error.error_code)
+        return JSONResponse({"predictions": predictions.to_dict("records")})
+
+    async def invocations(request: Request) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            return guard.refusal(f"the content type should be application/json, of {_FORMATS}", 415)
+        return await run_in_threadpool(answer, await request.body())
+
+    async def ping(request: Request) -> Response:
+        return Response("\n", media_type="application/json")
+
+    async def version(request: Request) -> Response:
+        return Response(mlflow.__version__, media_type="application/json")
+
+    routes = [
+        Route("/ping", ping),
+        Route("/health", ping),
+        Route("/version", version),
+        Route("/invocations", invocations, methods=["POST"]),
+    ]
+    return guard.guarded(routes, hosts=hosts, limits=LIMITS)
+
+
+def _request(body: bytes) -> tuple[list[bytes], dict[str, Any]]:
+    """The photographs' bytes and the parameters of a request.
+
+    Raises:
+        _Unfit: it has another form.
+    """
+    if sum(map(body.count, (b"[", b"{", b","))) > _MOST_VALUES:
+        raise _Unfit(f"a request should hold at most {serving.MOST_PHOTOGRAPHS} photographs, and little beside them")
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise _Unfit(f"the body should be JSON: {first_line(error)}") from None
+    match request:
+        case {"dataframe_split": {"columns": [*columns], "data": [*rows]}}:
+            if columns.count(serving.IMAGE) != 1:
+                raise _Unfit(f"the columns should hold {serving.IMAGE!r} once")
+            place = columns.index(serving.IMAGE)
+            cells = [row[place] if isinstance(row, list) and len(row) == len(columns) else None for row in rows]
+        case {"dataframe_records": [*rows]}:
+            cells = [row.get(serving.IMAGE) if isinstance(row, dict) else None for row in rows]
+        case _:
+            raise _Unfit(f"the body should be {_FORMATS}")
+    if not cells:
+        raise _Unfit("there is no photograph in it")
+    params = request.get("params") or {}
+    if not isinstance(params, dict):
+        raise _Unfit(f"params should be an object. Received: {type(params).__name__}")
+    return [_bytes(row, cell) for row, cell in enumerate(cells)], params
+
+
+def _bytes(row: int, cell: object) -> bytes:
+    if not isinstance(cell, str):
+        raise _Unfit(f"row {row}: {serving.IMAGE!r} should be a photograph's bytes in base64")
+    try:
+        return base64.b64decode(cell)
+    except ValueError as error:
+        raise _Unfit(f"row {row}: no base64: {first_line(error)}") from None

@@ -5,9 +5,12 @@ It is a logged model of the training's run: the `.keras` file, the code that ans
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,8 +139,10 @@ def load(
         UserError: it can't be loaded, there is no such model, or it was changed; see `fetch`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        file, config = _parts(fetch(uri, Path(folder), model_sha256=model_sha256, served_sha256=served_sha256))
-        model = classifier.read(file, config.pop("model_sha256"))
+        fetched = fetch(uri, Path(folder), model_sha256=model_sha256, served_sha256=served_sha256)
+        file, config = _parts(fetched)
+        with _named(uri, fetched):
+            model = classifier.read(file, config.pop("model_sha256"))
     return model, classifier.of(model, **config)
 
 
@@ -168,8 +173,9 @@ def fetch(uri: str, folder: Path, *, model_sha256: str | None = None, served_sha
         raise UserError(f"{uri} can't be loaded as a served model: {first_line(error)}") from None
     for cache in list(fetched.rglob("__pycache__")):  # was never logged, and Python would trust it
         shutil.rmtree(cache)
-    classifier.verify(file, config["model_sha256"])
-    classifier.verify(file, model_sha256)
+    with _named(uri, fetched):
+        classifier.verify(file, config["model_sha256"])
+        classifier.verify(file, model_sha256)
     if served_sha256 is not None and (actual := digest(fetched)) != served_sha256:
         raise UserError(
             f"{uri} is not what was logged: the sha256 of its files is {actual[:12]}, not {served_sha256[:12]}; code "
@@ -193,15 +199,25 @@ def answering(fetched: Path) -> PyFuncModel:
     """A fetched model for MLflow's server, run by this project's code, not by what was fetched.
 
     Raises:
-        MlflowException: it can't be loaded.
+        UserError: it can't be loaded.
     """
     file, config = _parts(fetched)
     served = serving.ServedModel()
-    served.load_context(PythonModelContext({serving.MODEL: str(file)}, config))
+    with _named(f"models:/{serving.version(fetched)}", fetched):
+        served.load_context(PythonModelContext({serving.MODEL: str(file)}, config))
     return PyFuncModel(
         model_meta=Model.load(fetched),
         model_impl=SimpleNamespace(predict=lambda data, params=None: served.predict(None, data, params)),
     )
+
+
+@contextmanager
+def _named(uri: str, fetched: Path) -> Iterator[None]:
+    """Let errors name the model, not the temporary folder of its copy."""
+    try:
+        yield
+    except (UserError, MlflowException) as error:
+        raise UserError(str(error).replace(f"{fetched}{os.sep}", f"{uri}: ")) from None
 
 
 def _parts(fetched: Path) -> tuple[Path, dict[str, Any]]:

@@ -35,7 +35,7 @@ class ServedModel(PythonModel):
             self._classifier = classifier.load(file, **context.model_config)
         except UserError as error:
             raise MlflowException(str(error)) from None
-        self._version = _version(file.parent.parent)
+        self._version = version(file.parent.parent)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row per photograph, all or none.
@@ -45,7 +45,7 @@ class ServedModel(PythonModel):
                 probability (400 over HTTP, rows named).
         """
         threshold = (params or {}).get("threshold", self._classifier.threshold)
-        if not 0 <= threshold <= 1:
+        if threshold is None or not 0 <= threshold <= 1:
             raise MlflowException(f"threshold should be between 0 and 1. Received: {threshold}", BAD_REQUEST)
         images = list(model_input[IMAGE])
         if len(images) > MOST_PHOTOGRAPHS:
@@ -75,12 +75,13 @@ class ServedModel(PythonModel):
         return np.stack(pixels)
 
 
-def _version(folder: Path) -> str:
+def version(folder: Path) -> str:
+    """Such as catdog/3, of a fetched model; the id of a logged model that was not fetched as a version."""
     meta = folder / META
     if meta.is_file():
-        version = yaml.safe_load(meta.read_text(encoding="utf-8"))
-        if version.get("model_name"):
-            return f"{version['model_name']}/{version['model_version']}"
+        registered = yaml.safe_load(meta.read_text(encoding="utf-8"))
+        if registered.get("model_name"):
+            return f"{registered['model_name']}/{registered['model_version']}"
     return Model.load(folder).model_id or ""
 
 
