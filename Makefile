@@ -35,6 +35,7 @@ env: .venv/.ready  ## The environment alone: .venv, from requirements.lock
 
 run: env  ## Environment, photographs (PHOTOS=...), pipeline, comparison
 	@$(if $(PHOTOS),catdog fetch "$(PHOTOS)")
+	@catdog mend
 	@dvc repro
 	@catdog compare
 
@@ -42,6 +43,7 @@ full: env  ## The same on Microsoft's 25,000 photographs (825 MB to download)
 	@$(MAKE) run PHOTOS=petimages
 
 sweep: env  ## Try knobs, every combination an experiment (SWEEP="train_cnn.dropout=0.2,0.4" JOBS=1)
+	@catdog mend
 	@dvc exp run --queue $(foreach knob,$(SWEEP),--set-param "$(knob)")
 	@dvc exp run --run-all --jobs $(JOBS)
 	@dvc exp show --only-changed --hide-workspace --no-pager --drop '$(NOT_SWEPT)'

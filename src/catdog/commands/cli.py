@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from catdog.base import params, paths
+from catdog.base import dvc_files, params, paths
 from catdog.base.errors import UserError, run
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ def main() -> None:
 
 def _command() -> None:
     """The command that was asked for. If the MLflow store fails in the middle of any, that is one line."""
+    dvc_files.mend(paths.root())
     try:
         app()
     except Exception:
@@ -52,6 +53,12 @@ def _command() -> None:
 
         with store.answering():
             raise
+
+
+@app.command(hidden=True)
+def mend() -> None:
+    """Before `dvc repro`: clear away what a DVC that was cut off left, as every command does."""
+    dvc_files.check(paths.root())
 
 
 @app.command()
