@@ -15,6 +15,7 @@ from catdog.commands import cli
 from catdog.tracking import registry
 
 COMMANDS = ["fetch", "compare", "promote", "rollback", "history", "trace", "predict", "ui", "serve", "demo"]
+COMMANDS += ["backup", "restore"]
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def champion(project, monkeypatch) -> None:
         return pixels.mean(axis=(1, 2, 3)) / 255
 
     model = Classifier(("cat", "dog"), image_size=64, side=32, threshold=0.5, probabilities=brightness)
-    monkeypatch.setattr(registry, "load", lambda client, reference: model)
+    monkeypatch.setattr(registry, "load", lambda client, reference, **_: model)
 
 
 def test_predict_gives_a_row_for_every_file(catdog, champion):

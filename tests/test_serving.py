@@ -32,9 +32,10 @@ from catdog.base import files
 from catdog.base.errors import UserError
 from catdog.commands import scoring_server
 from catdog.photographs import photos
-from catdog.tracking import served_form, serving
+from catdog.tracking import served_form, serving, versions
 
 SIDE, IMAGE_SIZE = 32, 64
+ANY = dict.fromkeys(versions.DIGESTS)  # whatever the digests are
 
 
 def photograph(seed: int, *, width: int = 150, height: int = 110, kind: str = ".jpg") -> bytes:
@@ -96,7 +97,7 @@ def test_served_answers_are_the_models_own(store, expected):
 
 
 def test_the_command_line_answers_alike(store, expected):
-    _, model = served_form.load(store[1])
+    _, model = served_form.load(store[1], **ANY)
     pixels = np.stack([model.pixels(data) for data in PHOTOGRAPHS])
     assert np.abs(model.probabilities(pixels) - expected).max() < 1e-6
     assert (model.classes, model.side, model.threshold) == (("cat", "dog"), SIDE, 0.5)
@@ -187,9 +188,9 @@ def test_a_tampered_file_is_refused_by_server_and_command_line(store, tmp_path):
     file = Path(mlflow.artifacts.download_artifacts(uri)) / "artifacts" / "model.keras"
     other.save(file)
     with pytest.raises(UserError, match="is not the model that was logged"):
-        served_form.load(uri)
+        served_form.load(uri, **ANY)
     with pytest.raises(UserError, match="is not the model that was logged"):
-        served_form.verify(uri, model_sha256=None)
+        served_form.verify(uri, **ANY)
     with pytest.raises(MlflowException, match="is not the model that was logged"):
         mlflow.pyfunc.load_model(uri)
 
@@ -200,12 +201,12 @@ def test_code_and_settings_of_a_logged_model_can_not_be_exchanged(store, tmp_pat
     logged = Path(mlflow.artifacts.download_artifacts(uri))
     known = served_form.digest(logged)
     mlflow.pyfunc.load_model(uri)  # compiles the code where it lies
-    served_form.verify(uri, model_sha256=None, served_sha256=known)
+    served_form.verify(uri, **ANY | {"served_sha256": known})
     with (logged / part).open("a") as file:
         file.write("\n# exchanged\n")
-    served_form.verify(uri, model_sha256=None)  # the model itself is what it was
+    served_form.verify(uri, **ANY)  # the model itself is what it was
     with pytest.raises(UserError, match="code or settings were changed"):
-        served_form.load(uri, served_sha256=known)
+        served_form.load(uri, **ANY | {"served_sha256": known})
 
 
 def test_compiled_code_is_left_behind(store, tmp_path):
@@ -215,25 +216,25 @@ def test_compiled_code_is_left_behind(store, tmp_path):
     )
     planted.parent.mkdir(exist_ok=True)
     planted.write_bytes(b"planted")
-    fetched = served_form.fetch(uri, tmp_path)
+    fetched = served_form.fetch(uri, tmp_path, **ANY)
     assert (fetched / "code/catdog/tracking/serving.py").exists()
     assert not list(fetched.rglob("*.pyc"))
 
 
 def test_a_file_exchanged_together_with_its_description_is_refused_by_the_registry_digest(store):
     logged = files.sha256(store[2])
-    assert served_form.load(store[1], model_sha256=logged)[1].side == SIDE
+    assert served_form.load(store[1], served_sha256=None, model_sha256=logged)[1].side == SIDE
     with pytest.raises(UserError, match=f"{logged[:12]}, not 0000"):
-        served_form.load(store[1], model_sha256="0" * 64)
+        served_form.load(store[1], served_sha256=None, model_sha256="0" * 64)
 
 
 def test_a_file_that_is_gone_and_a_model_that_never_was(store):
     uri = log(store[2])
     (Path(mlflow.artifacts.download_artifacts(uri)) / "artifacts" / "model.keras").unlink()
     with pytest.raises(UserError, match=r"model\.keras not found"):
-        served_form.load(uri)
+        served_form.load(uri, **ANY)
     with pytest.raises(UserError, match="can't be loaded as a served model"):
-        served_form.load("models:/m-00000000000000000000000000000000")
+        served_form.load("models:/m-00000000000000000000000000000000", **ANY)
 
 
 def test_code_hidden_in_a_model_is_not_run(tmp_path):

@@ -30,6 +30,7 @@ app = typer.Typer(
 Model = Annotated[
     str, typer.Option(help="A registered model, such as models:/catdog@champion or models:/catdog-cnn/3.")
 ]
+Unverified = Annotated[bool, typer.Option("--unverified", help="Take even a version that catdog did not register.")]
 Why = Annotated[str, typer.Option(help="Why, in a few words; it stands in the history.")]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 Host = Annotated[str, typer.Option(help="The address to listen on; any but 127.0.0.1 opens it to others.")]
@@ -160,6 +161,35 @@ def history() -> None:
 
 
 @app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="The file to write, such as ~/catdog-store.zip.")],
+) -> None:
+    """Keep the MLflow store of this project in one file: runs, models, versions and the history of deployments.
+
+    A training or the UI may go on meanwhile. A store on a server is backed up there, by its own means.
+    """
+    from catdog.tracking import backup
+
+    print(backup.backup(file))
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `catdog backup` wrote, here or in another project's folder.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Even over runs that the backup lacks; the present mlflow.db is kept.")
+    ] = False,
+) -> None:
+    """Bring back the MLflow store that `catdog backup` kept, and check every version by its digests.
+
+    All of it or nothing: the backup is verified before anything changes.
+    """
+    from catdog.tracking import restore
+
+    print(restore.restore(file, force=force))
+
+
+@app.command()
 def trace(
     reference: Annotated[str, typer.Argument(help="A run id, catdog-cnn/3, or models:/catdog@champion.")] = CHAMPION,
 ) -> None:
@@ -186,6 +216,7 @@ def predict(
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Probability of the second class from which it is the label.")
     ] = None,
+    unverified: Unverified = False,
 ) -> None:
     """Tell cat from dog: columns path, label, probability (of the second class) and error.
 
@@ -202,7 +233,8 @@ def predict(
             read = read or not row.error
             yield row
 
-    rows = noted(prediction.predict(path, model=registry.load(store.connect(), model), threshold=threshold))
+    classifier = registry.load(store.connect(), model, unverified=unverified)
+    rows = noted(prediction.predict(path, model=classifier, threshold=threshold))
     if out:
         prediction.save(rows, out)
     else:
@@ -215,10 +247,11 @@ def predict(
 def ui(port: Port = 5000, host: Host = LOOPBACK) -> None:
     """Start the MLflow UI on this project's runs."""
     from catdog.commands import listening, mlflow_ui
-    from catdog.tracking import links, store
+    from catdog.tracking import links, lost, store
 
     listening.require_free(host, port)
     client = store.connect()
+    lost.notice(client)
     address = f"http://{host}:{port}"
     print(f"MLflow UI: {address}, in a few seconds (stop with Ctrl-C)")
     if charts := links.latest_curves(client, ui=address):
@@ -227,7 +260,7 @@ def ui(port: Port = 5000, host: Host = LOOPBACK) -> None:
 
 
 @app.command()
-def serve(model: Model = CHAMPION, port: Port = 5001, host: Host = LOOPBACK) -> None:
+def serve(model: Model = CHAMPION, port: Port = 5001, host: Host = LOOPBACK, unverified: Unverified = False) -> None:
     """Start a server that answers photographs with label, probability and model version."""
     from catdog.commands import guard, listening, scoring_server
     from catdog.tracking import registry, served_form, store
@@ -235,7 +268,7 @@ def serve(model: Model = CHAMPION, port: Port = 5001, host: Host = LOOPBACK) -> 
     listening.end_on_signals()
     listening.require_free(host, port)
     with tempfile.TemporaryDirectory() as folder:
-        fetched = registry.fetch(store.connect(), model, Path(folder))
+        fetched = registry.fetch(store.connect(), model, Path(folder), unverified=unverified)
         answering = served_form.answering(fetched)
     ready = f"serving {model} on http://{host}:{port}/invocations (stop with Ctrl-C)"
     application = scoring_server.create(answering, hosts=guard.hosts(host))

@@ -11,7 +11,7 @@ from catdog.answers.classifier import Classifier
 from catdog.base.errors import UserError
 from catdog.evaluation import gradcam
 from catdog.photographs import photos
-from catdog.tracking import deployments, served_form, versions
+from catdog.tracking import deployments, lost, served_form, versions
 from catdog.tracking.deployments import CHAMPION, SERVED
 
 
@@ -90,7 +90,8 @@ def judges(client: MlflowClient) -> list[Judge]:
         if version is None or version.tags.get("model") != kind:
             version = max(versions.ours(client, registered), key=lambda v: int(v.version), default=None)
         if version is None:
-            raise UserError(f"{registered} has no version here: run the pipeline first (`dvc repro`)")
+            what_to_do = lost.runs(client) or "run the pipeline first (`dvc repro`)"
+            raise UserError(f"{registered} has no version here: {what_to_do}")
         network, classifier = served_form.load(versions.uri(version), **versions.digests(version))
         accuracy = float(version.tags["accuracy"]) if "accuracy" in version.tags else None
         drawn = version.tags.get("source_kind") == "drawn"

@@ -55,11 +55,14 @@ def of(
             raise UserError(f"{wanted} is the champion already, as {versions.name(champion)}")
         return [version]
     deployed = {event.source for event in deployments.events(client)}
-    new = [each for each in versions.ours(client, *NAMES.values()) if versions.name(each) not in deployed]
+    every = versions.ours(client, *NAMES.values())
+    if not every:
+        raise UserError("nothing new to promote: no model is registered here; run the pipeline first (`dvc repro`)")
+    new = [each for each in every if versions.name(each) not in deployed]
     if not new:
         raise UserError(
             f"nothing new to promote: every version of {' and '.join(NAMES.values())} has been deployed before; train "
-            f"another (`dvc repro`), or name one: `catdog promote {NAMES['cnn']}/1`"
+            f"another (`dvc repro`), or name one: `catdog promote {versions.name(every[0])}`"
         )
     newest = max(new, key=lambda v: v.creation_timestamp).tags.get("test_digest")
     best: dict[str, ModelVersion] = {}

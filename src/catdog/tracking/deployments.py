@@ -64,15 +64,21 @@ class Event:
 
 
 @contextmanager
-def exclusive(client: Any) -> Iterator[None]:
-    """One deployment at a time on this machine. The lock ends with the process that holds it, even if killed.
+def exclusive(address: str, *, wait: bool = True) -> Iterator[None]:
+    """One deployment at a time in the store at `address` on this machine. The lock ends with the process that holds it,
+    even if killed.
 
     Other machines may use the same server; against them `commit` checks for itself.
+
+    Raises:
+        UserError: another holds it, and this one is not to `wait`.
     """
-    with _lock_file(client.tracking_uri).open("a") as file:
+    with _lock_file(address).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not wait:
+                raise UserError("another catdog command changes the registry now: try again when it is done") from None
             notice("waiting for another catdog command that changes the registry")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -9,7 +9,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from catdog.base import params
 from catdog.base.errors import UserError
-from catdog.tracking import candidates, deployments, registry, served_form, versions
+from catdog.tracking import candidates, deployments, lost, registry, served_form, versions
 from catdog.tracking.candidates import Assessment
 from catdog.tracking.deployments import CHAMPION, PREVIOUS, SERVED, Event
 from catdog.tracking.gates import Scored
@@ -60,6 +60,7 @@ def promote(
         UserError: nothing new to promote, no such candidate, or it was never evaluated.
     """
     _check_why(why)
+    lost.notice(client)
     with registry.alone(client):
         if not dry_run:
             deployments.repair(client)
@@ -86,6 +87,7 @@ def rollback(client: MlflowClient, *, why: str, to: int | None = None) -> Event:
         UserError: there is no such version, it was deleted, never deployed, is the champion, or its file is damaged.
     """
     _check_why(why)
+    lost.notice(client)
     with registry.alone(client):
         deployments.repair(client)
         last, aliases = deployments.latest(client), deployments.aliases(client)
@@ -105,6 +107,7 @@ def rollback(client: MlflowClient, *, why: str, to: int | None = None) -> Event:
 
 def history(client: MlflowClient) -> list[Deployment]:
     """Every deployment, newest first. An interrupted one is finished before."""
+    lost.notice(client)
     with registry.alone(client):
         deployments.repair(client)
         aliases = {version: alias for alias, version in deployments.aliases(client).items()}

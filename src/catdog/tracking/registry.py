@@ -90,7 +90,7 @@ def alone(client: MlflowClient) -> Iterator[None]:
     Raises:
         UserError: another machine set the same new tag or alias at the same moment, so MLflow refused this one.
     """
-    with deployments.exclusive(client):
+    with deployments.exclusive(client.tracking_uri):
         try:
             yield
         except MlflowException as error:

@@ -17,7 +17,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from catdog.base import files, params, paths
 from catdog.pictures import style
-from catdog.tracking import datasets, lineage, links, patience, store
+from catdog.tracking import datasets, lineage, links, lost, patience, store
 
 # As in the project's own plots. The UI picks at random, and may pick a colour twice.
 _COLOURS = {**style.COLOURS, "comparison": style.GREY}
@@ -120,7 +120,8 @@ def is_here(client: mlflow.MlflowClient, run_id: str) -> bool:
     if store.exists(client, run_id):
         return True
     where = store.without_secret(store.uri())
-    print(f"warning: run {run_id} is not in {where}: its test metrics are not attached", file=sys.stderr)
+    warning = f"warning: run {run_id} is not in {where}: its test metrics are not attached; {lost.remedy(where)}"
+    print(warning, file=sys.stderr)
     return False
 
 
@@ -135,7 +136,8 @@ def attach(
 ) -> None:
     """Attach test metrics to a finished training run and to its logged model, without reopening the run.
 
-    A value that the model has already is left out, so a repeated evaluation adds no second point.
+    A value that the model has already is left out, so a repeated evaluation adds no second point. Of a time, which is
+    never the same twice, the first that was measured stays.
 
     Args:
         dataset: name and digest of what `values` were measured on.
@@ -143,8 +145,10 @@ def attach(
     name, digest = dataset
     logged = client.get_logged_model(model_id).metrics or []
     attached = {(metric.key, metric.value) for metric in logged if metric.dataset_digest == digest}
+    measured = {key for key, _ in attached}
     for key, value in values.items():
-        if (key, value) not in attached:
+        known = key in measured if "seconds" in key else (key, value) in attached
+        if not known:
             client.log_metric(run_id, key, value, model_id=model_id, dataset_name=name, dataset_digest=digest)
     client.set_tag(run_id, links.EXECUTION + execution, "member")
 

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import mlflow
+import yaml
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -130,9 +131,7 @@ def _save(
         shutil.rmtree(cache)
 
 
-def load(
-    uri: str, *, model_sha256: str | None = None, served_sha256: str | None = None
-) -> tuple[Any, classifier.Classifier]:
+def load(uri: str, *, model_sha256: str | None, served_sha256: str | None) -> tuple[Any, classifier.Classifier]:
     """The Keras model in a logged model, and the classifier around it, run by this project's code, not by the store's.
 
     Raises:
@@ -146,7 +145,7 @@ def load(
     return model, classifier.of(model, **config)
 
 
-def verify(uri: str, *, model_sha256: str | None, served_sha256: str | None = None) -> None:
+def verify(uri: str, *, model_sha256: str | None, served_sha256: str | None) -> None:
     """Check that a logged model is there and is what was logged; see `fetch`.
 
     Raises:
@@ -156,8 +155,11 @@ def verify(uri: str, *, model_sha256: str | None, served_sha256: str | None = No
         fetch(uri, Path(folder), model_sha256=model_sha256, served_sha256=served_sha256)
 
 
-def fetch(uri: str, folder: Path, *, model_sha256: str | None = None, served_sha256: str | None = None) -> Path:
-    """Copy a logged model into `folder`, check it, and return the path of the copy.
+def fetch(uri: str, folder: Path, *, model_sha256: str | None, served_sha256: str | None) -> Path:
+    """Copy a logged model into `folder`, check it, and return the path of the copy. None of its code is run.
+
+    The digests are those of `versions.digests`. They have no default, so that whoever opens a model says what it is
+    checked against.
 
     Args:
         model_sha256: of the `.keras` file in the registry; the one in the logged model is always checked.
@@ -169,7 +171,7 @@ def fetch(uri: str, folder: Path, *, model_sha256: str | None = None, served_sha
     try:
         fetched = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
         file, config = _parts(fetched)
-    except (MlflowException, OSError, KeyError) as error:
+    except (MlflowException, OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"{uri} can't be loaded as a served model: {first_line(error)}") from None
     for cache in list(fetched.rglob("__pycache__")):  # was never logged, and Python would trust it
         shutil.rmtree(cache)
@@ -222,4 +224,13 @@ def _named(uri: str, fetched: Path) -> Iterator[None]:
 
 def _parts(fetched: Path) -> tuple[Path, dict[str, Any]]:
     flavor = Model.load(fetched).flavors["python_function"]
-    return fetched / flavor["artifacts"][serving.MODEL]["path"], flavor["config"]
+    file = fetched / flavor["artifacts"][serving.MODEL]["path"]
+    if not file.resolve().is_relative_to(fetched.resolve()):
+        raise ValueError(f"its file is outside of it: {file}")
+    first, second = flavor["config"]["classes"]
+    return file, {
+        "classes": [first, second],
+        "image_size": int(flavor["config"]["image_size"]),
+        "threshold": float(flavor["config"]["threshold"]),
+        "model_sha256": str(flavor["config"]["model_sha256"]),
+    }

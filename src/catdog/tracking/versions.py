@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from catdog.base.errors import UserError
 from catdog.pictures import style
+from catdog.tracking import lost
 from catdog.tracking.deployments import CHAMPION, SERVED, notice
 
 DIGESTS = ("model_sha256", "served_sha256")  # tags of a version: of its `.keras` file, and of all its files
@@ -36,7 +37,9 @@ def resolve(client: MlflowClient, reference: str) -> ModelVersion | str:
             return client.get_model_version_by_alias(registered, alias)
         except MlflowException:
             hint = "promote a model first: `catdog promote`" if alias == CHAMPION else "see `catdog history`"
-            raise UserError(f"{registered} has no version with the alias {alias}: {hint}") from None
+            raise UserError(
+                f"{registered} has no version with the alias {alias}: {lost.runs(client) or hint}"
+            ) from None
     if match := re.fullmatch(r"(?:([\w-]+)/)?(\d+)", text):
         return version(client, match[1] or SERVED, match[2])
     raise UserError(
@@ -69,7 +72,7 @@ def version(client: MlflowClient, registered: str, number: str) -> ModelVersion:
         existing = sorted(int(v.version) for v in of(client, registered))
         raise UserError(
             f"there is no {registered}/{number}: it was deleted or never existed; there are: "
-            f"{', '.join(map(str, existing)) or 'none'}"
+            f"{', '.join(map(str, existing)) or lost.runs(client) or 'none'}"
         ) from None
 
 
