@@ -247,6 +247,11 @@ LIES = {
     "fewer digits": (with_knob("9" * 4000, "seed"), "base.seed should be .* Received: an integer of 13,288 bits"),
     "hex digits": (with_knob("0x" + "f" * 4000, "seed"), "base.seed should be .* Received: an integer of 16,000 bits"),
     "hex digits for a fraction": (with_knob("0x" + "f" * 4000, "threshold"), "evaluate.threshold should be"),
+    "a long list": (with_knob("[" + "1," * 13_000 + "]", "seed"), r"seed should be .* Received: \[1, 1, .*, \.\.\.\]"),
+    "filters without end": (
+        SHIPPED_TEXT.replace("[32, 64, 128, 256, 384]", f"[{'1,' * 13_000}]").encode(),
+        "at least an integer of 13,002 bits for 13000 filters",
+    ),
     "nested lists": (with_knob("[" * 5000 + "]" * 5000), "line 71 has more than 20 levels"),
     "open lists": (b"a: " + b"[" * 30_000, "more than 20 levels"),
     "open mappings": (b"{" * 30_000, "more than 20 levels"),

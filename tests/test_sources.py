@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from catdog.base import names
 from catdog.base.errors import UserError
 from catdog.preparation import archives, sources
 
@@ -163,7 +164,7 @@ def test_class_names_match_without_case_and_number(name, case, plural, class_is_
 
 @given(word, word)
 def test_other_names_do_not_match(name, other):
-    stems = {sources._plain(w).removesuffix("e").removesuffix("y").removesuffix("i") for w in (name, other)}
+    stems = {names.plain(w).removesuffix("e").removesuffix("y").removesuffix("i") for w in (name, other)}
     if len(stems) == 2:
         assert sources.match(name, [other]) is None
 

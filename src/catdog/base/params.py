@@ -130,7 +130,7 @@ class TrainCnn(_Section):
         smallest = 2 ** (len(self.filters) + 1)
         if min(self.image_sizes) < smallest:
             raise ValueError(
-                f"image_sizes should be at least {smallest} for {len(self.filters)} filters. "
+                f"image_sizes should be at least {_shown(smallest)} for {len(self.filters)} filters. "
                 f"Received: {_shown(self.image_sizes)}"
             )
         return self

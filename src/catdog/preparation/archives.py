@@ -1,32 +1,32 @@
 """Zip and tar archives, read in place: their members, and the bytes of each."""
 
 import bz2
-import errno
 import functools
-import gzip
 import io
+import itertools
 import lzma
 import os
 import re
-import shutil
 import stat
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from catdog.base.errors import UserError, first_line
+from catdog.preparation import tars
 
 MAX_BYTES = 256 << 20  # of one photograph's file
+MAX_MEMBERS = 1_000_000  # of an archive; each takes about 0.5 kB of memory
+MAX_LIST = 64 << 20  # bytes of a zip's list of members, from which zipfile makes some fifteen times as many
 ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
 _OTHER_ARCHIVE = re.compile(r"\.(7z|rar|zst|tzst|lz4|gz|bz2|xz)$", re.IGNORECASE)
-_COMPRESSED: dict[bytes, Callable] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_MAX_RATIO, _RATIO_FROM = 1_100, 1 << 20  # of a zip's member of that size or more; deflate reaches 1,032
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # before a member of a zip: signature, ..., lengths of name and extra field
 _LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
 # What the standard library raises on archives that are damaged, by accident or on purpose.
@@ -74,6 +74,9 @@ class File:
 def read(file: File) -> bytes:
     """The bytes of `file`. Each process keeps the archive open, and needs no list of its members.
 
+    The archive's list is not believed: no more is unpacked than it says, and never more than MAX_BYTES. Memory stays
+    below three times that plus the packed size, whatever the archive holds.
+
     Raises:
         BadMember: they can't be read, or don't have the archive's checksum.
     """
@@ -108,17 +111,24 @@ def members(archive: Path, name: str) -> list[File]:
     except FAULTS as error:
         advice = "make it or download it again"
         raise UserError(f"{archive} cannot be read as an archive ({first_line(error)}): {advice}") from None
+    if len(listed) > MAX_MEMBERS:
+        raise _too_many(archive)
     last = {file.source: index for index, file in enumerate(listed)}
-    taken = set(last)
+    taken, numbers = set(last), Counter[str]()
     for index, file in enumerate(listed):
         if last[file.source] != index:
-            number = 2
-            while (source := f"{file.source}#{number}") in taken:
-                number += 1
+            while True:
+                numbers[file.source] += 1
+                if (source := f"{file.source}#{numbers[file.source] + 1}") not in taken:
+                    break
             taken.add(source)
             problem = "replaced: the archive holds a later file of this name"
             listed[index] = replace(file, source=source, problem=problem)
     return listed
+
+
+def _too_many(archive: Path) -> UserError:
+    return UserError(f"{archive} holds more than {MAX_MEMBERS:,} members: make several archives of it")
 
 
 @functools.lru_cache(maxsize=8)
@@ -127,22 +137,42 @@ def _open(archive: Path, stamp: tuple) -> BinaryIO:
 
 
 def _part(archive: Path, offset: int, size: int) -> bytes:
+    stamp = _stamp(archive)
+    if not 0 <= offset <= offset + size <= stamp[1]:  # before memory is taken for it
+        raise BadMember("damaged: the archive ends within it")
     # Not by seeking: threads, and processes that were forked, share the file's position.
-    data = os.pread(_open(archive, _stamp(archive)).fileno(), size, offset)
+    data = os.pread(_open(archive, stamp).fileno(), size, offset)
     if len(data) < size:
         raise BadMember("damaged: the archive ends within it")
     return data
 
 
 def _unpacked(data: bytes, packed: Packed) -> bytes:
-    # ZipFile itself would read the list of all members, 0.6 kB each, in every worker.
-    info = zipfile.ZipInfo()
-    info.compress_type, info.compress_size, info.file_size, info.CRC = packed.method, len(data), packed.size, packed.crc
-    with zipfile.ZipExtFile(io.BytesIO(data), "r", info) as unpacking:
-        unpacked = unpacking.read()
-    if len(unpacked) < packed.size:
+    # zipfile would unpack all of it before it compares sizes, and read the list of all members in every worker.
+    most = min(packed.size, MAX_BYTES) + 1
+    match packed.method:
+        case zipfile.ZIP_DEFLATED:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, most)
+        case zipfile.ZIP_BZIP2:
+            data = bz2.BZ2Decompressor().decompress(data, most) if data else data
+        case zipfile.ZIP_LZMA:
+            data = _from_lzma(data, most)
+    if len(data) > packed.size:
+        raise BadMember("damaged: it holds more than the archive's list says")
+    if len(data) < packed.size:
         raise BadMember("damaged: its data ends early")
-    return unpacked
+    if zlib.crc32(data) != packed.crc:
+        raise BadMember("damaged: Bad CRC-32")
+    return data
+
+
+def _from_lzma(data: bytes, most: int) -> bytes:
+    # Version, length of the properties, then lc, lp and pb in one byte, and the size of the dictionary.
+    _, length, shape, dictionary = struct.unpack("<HHBI", data[:9])
+    options = {"lc": shape % 9, "lp": shape // 9 % 5, "pb": shape // 45}
+    # It is taken from memory at once, and can ask for 4 GiB; no more is of use than there is to unpack.
+    settings = {"id": lzma.FILTER_LZMA1, "dict_size": min(max(dictionary, 4096), max(most, 4096)), **options}
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[settings]).decompress(data[4 + length :], most)
 
 
 def _stamp(archive: Path) -> tuple:
@@ -156,14 +186,27 @@ def is_zip(archive: Path) -> bool:
     # By content first: zipfile.is_zipfile takes a tar whose last member is a zip for a zip.
     with archive.open("rb") as file:
         head = file.read(512)
-    if head[257:262] == b"ustar" or head[:2] in _COMPRESSED:
+    if head[257:262] == b"ustar" or tars.is_compressed(archive):
         return False
     return head.startswith(b"PK") or archive.suffix.lower() == ".zip"
 
 
+class _Listed(io.FileIO):
+    """A zip that zipfile may read the list of members from, which it takes whole and at any size."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MAX_LIST:
+            raise UserError(
+                f"{self.name} has a list of members of {size >> 20:,} MiB, the limit is {MAX_LIST >> 20}: "
+                "make several archives of it"
+            )
+        return super().read(size) or b""
+
+
 def _zip_members(archive: Path, prefix: str) -> list[File]:
-    with zipfile.ZipFile(archive) as opened:
+    with _Listed(archive) as file, zipfile.ZipFile(file) as opened:
         infos = opened.infolist()
+    entangled = _entangled(infos)
     listed = []
     for info in infos:
         name = info.filename.replace("\\", "/")  # old Windows programs write backslashes, against the standard
@@ -179,60 +222,39 @@ def _zip_members(archive: Path, prefix: str) -> list[File]:
             problem = f"unknown compression: method {info.compress_type} of zip"
         elif (size := max(info.file_size, info.compress_size)) > MAX_BYTES:
             problem = _too_large(size)
+        elif size >= _RATIO_FROM and size > _MAX_RATIO * info.compress_size:
+            problem = f"too large: more than {_MAX_RATIO:,} times what is packed"
+        elif info.header_offset in entangled:
+            problem = "damaged: its data runs into that of another file"
         source = f"{prefix}/{_tidy(name)}"
         place = info.header_offset, info.compress_size, Packed(info.compress_type, info.file_size, info.CRC)
         listed.append(File(source, None, archive, info.filename, problem, *place))
     return listed
 
 
+def _entangled(infos: list[zipfile.ZipInfo]) -> set[int]:
+    """The offsets of members whose data runs into another's: so a few bytes can be listed as any amount."""
+    spans = sorted((i.header_offset, i.header_offset + _LOCAL_HEADER.size + i.compress_size) for i in infos)
+    return {start for (start, end), (following, _) in itertools.pairwise(spans) if end > following}
+
+
 def _tar_members(archive: Path, prefix: str) -> list[File]:
-    with archive.open("rb") as file:
-        opener = _COMPRESSED.get(file.read(2))
-    if opener:
-        archive = _inflated(archive, opener, _stamp(archive))
+    inflated = tars.inflated(archive)
     listed = []
-    with tarfile.open(archive, "r:") as opened:
-        for info in opened:
-            if info.isdir() or _is_litter(info.name):
+    with inflated.open("rb") as file:
+        for count, member in enumerate(tars.members(file)):
+            if count == MAX_MEMBERS:
+                raise _too_many(archive)
+            if member.kind == "folder" or _is_litter(member.name):
                 continue
-            problem = _unsafe(info.name) or _nested(info.name)
-            if info.issym() or info.islnk():
-                problem = "not a file: a link"
-            elif info.issparse():
-                problem = "not a file: sparse"
-            elif not info.isfile():
-                problem = "not a file: a device"
-            elif info.size > MAX_BYTES:
-                problem = _too_large(info.size)
-            source = f"{prefix}/{_tidy(info.name)}"
-            listed.append(File(source, None, archive, info.name, problem, info.offset_data, info.size))
-        # To tarfile, a damaged header or a file cut short looks like the archive's end, which is a block of zeros.
-        with archive.open("rb") as file:
-            file.seek(opened.offset)
-            end = file.read(tarfile.BLOCKSIZE)
-        if len(end) < tarfile.BLOCKSIZE or any(end):
-            raise tarfile.ReadError("it is damaged or ends too early")
+            problem = _unsafe(member.name) or _nested(member.name)
+            if member.kind != "file":
+                problem = "not a file: sparse" if member.kind == "sparse" else f"not a file: a {member.kind}"
+            elif member.size > MAX_BYTES:
+                problem = _too_large(member.size)
+            source = f"{prefix}/{_tidy(member.name)}"
+            listed.append(File(source, None, inflated, member.name, problem, member.offset, member.size))
     return listed
-
-
-@functools.cache
-def _inflated(archive: Path, opener: Callable, stamp: tuple) -> Path:
-    """A compressed tar, inflated, since it can only be read from its beginning; once in each process."""
-    descriptor, name = tempfile.mkstemp(suffix=".tar", dir=_scratch().name)
-    try:
-        with os.fdopen(descriptor, "wb") as inflated, opener(archive, "rb") as compressed:
-            shutil.copyfileobj(compressed, inflated, 1 << 20)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        advice = "set TMPDIR to a folder with room"
-        raise UserError(f"no room in {_scratch().name} to inflate {archive}: {advice}") from None
-    return Path(name)
-
-
-@functools.cache
-def _scratch() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="catdog-")  # removed when the process ends
 
 
 def _is_litter(name: str) -> bool:
