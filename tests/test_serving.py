@@ -132,8 +132,10 @@ def test_the_threshold_is_a_parameter(store, expected):
     few = pd.DataFrame({"image": PHOTOGRAPHS[:3]})
     assert served.predict(few, params={"threshold": 0.0})["label"].tolist() == ["dog"] * 3
     assert served.predict(few, params={"threshold": 1.0})["label"].tolist() == ["cat"] * 3
-    with pytest.raises(MlflowException, match=r"threshold should be between 0 and 1\. Received: 2"):
-        served.predict(few, params={"threshold": 2.0})
+    for wrong in (2.0, -0.1, float("nan"), float("inf"), None, "high", [0.5], {}):
+        with pytest.raises(MlflowException, match="threshold") as refused:
+            served.predict(few, params={"threshold": wrong})
+        assert refused.value.get_http_status_code() == 400
 
 
 def test_bad_rows_are_named(store):

@@ -19,10 +19,11 @@ from catdog.commands import guard
 from catdog.photographs import parallel
 from catdog.tracking import serving
 
-# The memory that this takes at most, beside the model and its libraries (about 1 GB): while JSON becomes text, strings
-# and photographs, 10 bytes for each byte of bodies (2 GB; where all of it is ASCII, a third of that); and for each that
-# is answered at once a photograph of 64 megapixels while it is decoded (1.3 GB).
 LIMITS = guard.Limits(body=128 << 20, bodies=192 << 20, at_once=parallel.cores(), waiting=32)
+# Bytes of memory that the server takes at most: the model and its libraries; 10 for each byte of a body while JSON
+# becomes text, strings and photographs (where all of it is ASCII, a third of that); and for each request that is
+# answered a photograph of 64 megapixels while it is decoded.
+MOST_MEMORY = (1 << 30) + 10 * LIMITS.bodies + LIMITS.at_once * (1300 << 20)
 _MOST_VALUES = 64 * serving.MOST_PHOTOGRAPHS  # in a request's JSON; empty ones take 30 times their bytes in memory
 _MOST_WORDS = 1000  # characters; MLflow's own words may repeat what was sent
 _FORMATS = '{"dataframe_split": {"columns": ["image"], "data": [["<base64>"], ...]}} or {"dataframe_records": [...]}'
