@@ -2,7 +2,12 @@
 
 import csv
 import io
+import json
 import os
+import subprocess
+import sys
+import tempfile
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -10,10 +15,15 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from test_archives import MORE, ZIPS, write_zip
 
 from catdog.answers import classifier, inference
 from catdog.answers.classifier import Classifier
 from catdog.base.errors import UserError
+from catdog.base.text import printable
 from catdog.commands import prediction
 from catdog.photographs import photos, shards
 
@@ -196,3 +206,152 @@ def test_what_a_model_says_of_a_shard(tmp_path):
     model = brightness_model()
     answers = inference.on_shard(shard, side=model.side, probabilities=model.probabilities)
     assert answers * 255 == pytest.approx([40 + 4 * i for i in range(40)], abs=3)
+
+
+# ---- names of every kind --------------------------------------------------------------------------------------------
+
+FORMULAS = "=+-@＝＋－＠\t\r\n"
+UNSAFE = {"Cc", "Cs", "Zl", "Zp"}  # categories of Unicode: control, half a character, line and paragraph separators
+
+
+def as_csv(rows: list[prediction.Prediction]) -> list[list[str]]:
+    text = io.StringIO()
+    prediction.write(rows, text)
+    read = list(csv.reader(io.StringIO(text.getvalue(), newline="")))
+    assert len(pd.read_csv(io.StringIO(text.getvalue()))) == len(read) - 1 == len(text.getvalue().splitlines()) - 1
+    text.getvalue().encode()
+    return read[1:]
+
+
+steering = st.sampled_from(
+    [*FORMULAS, "'", '"', ",", ";", "\x1b[2J", "\x85", "\u2028", "\u202e", "\0", "\udcff", "\\x1b", "é"]
+)
+anything = st.lists(steering | st.text(max_size=3), max_size=8).map("".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(anything, anything, st.floats(0, 1) | st.none(), anything), max_size=8))
+@example([("=cmd|' /C calc'!A0", "", None, "@SUM(1)"), ("a\rb", "", None, "a\x1b]0;x\x07"), ("", "", None, "")])
+def test_any_text_is_as_many_rows_and_none_is_a_formula_or_steers_a_terminal(made):
+    rows = [prediction.Prediction(*row) for row in made]
+    read = as_csv(rows)
+    assert len(read) == len(rows)
+    for row, (path, label, probability, error) in zip(rows, read, strict=True):
+        for cell in (path, label, probability, error):
+            assert not cell.startswith(tuple(FORMULAS))
+            assert not any(unicodedata.category(c) in UNSAFE for c in cell)
+        assert path[path.startswith("'") :] == printable(row.path)  # one apostrophe, if any, is not the name's
+
+
+@given(anything)
+def test_what_is_printable_stays_as_it_is(text):
+    assert printable(printable(text)) == printable(text)
+    if text.isprintable():
+        assert printable(text) == text
+
+
+file_names = st.lists(steering | st.text(max_size=2), min_size=1, max_size=6).map("".join)
+
+
+def possible(name: str) -> bool:
+    try:
+        return 0 < len(os.fsencode(name)) < 200 and not name.startswith(".") and not set(name) & set("/\0")
+    except UnicodeEncodeError:
+        return False
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sets(file_names.filter(possible), max_size=6))
+def test_any_file_names_are_as_many_rows_and_parquet_has_them_as_they_are(names):
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            (Path(folder) / name).write_bytes(b"")
+        rows = list(prediction.predict([Path(folder)], model=brightness_model()))
+        assert len(as_csv(rows)) == len(names)
+        prediction.save(rows, Path(folder) / "rows.parquet")
+        exact = {f"{folder}/{name}" for name in names if name.isprintable()}
+        paths = pd.read_parquet(Path(folder) / "rows.parquet")["path"]
+    assert len(paths) == len(names)
+    assert exact <= set(paths)
+
+
+@pytest.mark.parametrize("name", ["-a\x1b[2J.zip", "=b\r.jpg", "c\udce9.tar"])
+def test_names_given_from_the_folder_that_they_are_in(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(b"nothing of the kind")
+    [[path, _, _, error]] = as_csv(list(prediction.predict([Path(name)], model=brightness_model())))
+    assert path == ("'" if name[0] in "-=" else "") + printable(name)
+    assert not any(unicodedata.category(c) in UNSAFE for c in error)
+
+
+# ---- links ----------------------------------------------------------------------------------------------------------
+
+
+def test_folders_behind_links_are_read_once_and_what_is_passed_over_gets_a_row(tmp_path):
+    elsewhere, album = tmp_path / "elsewhere", tmp_path / "above" / "album"
+    for folder in (elsewhere, album / "b"):
+        folder.mkdir(parents=True)
+        (folder / "x.jpg").write_bytes(photograph(60))
+    for link, target in {
+        "a/elsewhere": elsewhere,
+        "again": elsewhere,
+        "b/back": album,
+        "b/up": tmp_path / "above",
+        "lost": tmp_path / "nowhere",
+        "round": album / "round",
+    }.items():
+        (album / link).parent.mkdir(exist_ok=True)
+        (album / link).symlink_to(target)
+    rows = prediction.predict([album], model=brightness_model())
+    found = {Path(row.path).relative_to(album).as_posix(): row.error.replace(str(album), "album") for row in rows}
+    assert found == {
+        "a/elsewhere/x.jpg": "",
+        "again": "the same folder as album/a/elsewhere: not read again",
+        "b/back": "the same folder as album: not read again",
+        "b/up": "a link to a folder above: not followed",
+        "b/x.jpg": "",
+        "lost": "not found",
+        "round": "can't be read: Too many levels of symbolic links",
+    }
+
+
+def test_links_that_double_the_ways_to_a_folder_at_every_level_end(tmp_path):
+    for level in range(40):
+        (tmp_path / str(level)).mkdir()
+    for level in range(39):
+        for way in ("a", "b"):
+            (tmp_path / str(level) / way).symlink_to(tmp_path / str(level + 1))
+    (tmp_path / "39" / "x.jpg").write_bytes(photograph(60))
+    rows = list(prediction.predict([tmp_path / "0"], model=brightness_model()))
+    assert [row.error for row in rows if row.path.endswith("x.jpg")] == [""]
+    assert len(rows) == 40
+
+
+# ---- archives that lie ----------------------------------------------------------------------------------------------
+
+PREDICT = """
+import json, resource, sys
+sys.path.insert(0, TESTS)
+from catdog.commands import cli, prediction
+from catdog.tracking import registry, store
+from test_prediction import brightness_model
+store.connect = lambda: None
+registry.load = lambda *_, **__: brightness_model()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    cli.main()
+finally:
+    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before), file=sys.stderr)
+"""
+
+
+def test_catdog_predict_unpacks_no_more_than_an_archive_says(tmp_path):
+    lies = [ZIPS[f"{method} that says 1,000 bytes"][0]()[0] for method in ("deflate", "bzip2", "lzma")]
+    path = write_zip(tmp_path / "x.zip", [lies[i % 3]._replace(name=f"{i}.jpg") for i in range(30)])
+    code = PREDICT.replace("TESTS", repr(str(ROOT / "tests")))
+    command = [sys.executable, "-c", code, "predict", str(path), "--out", str(tmp_path / "rows.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert "none of these could be read as a photograph" in done.stderr
+    assert set(pd.read_csv(tmp_path / "rows.csv")["error"]) == {MORE}
+    [grown] = [json.loads(line) for line in done.stderr.splitlines() if line.isdigit()]
+    assert grown < 200 << 10  # KiB

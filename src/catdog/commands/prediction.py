@@ -2,6 +2,7 @@
 
 import csv
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -14,15 +15,19 @@ from catdog.answers.classifier import BATCH, Classifier
 from catdog.base import files
 from catdog.base.errors import UserError
 from catdog.base.progress import track
+from catdog.base.text import printable
 from catdog.photographs import parallel, photos
 from catdog.preparation import archives
 
+# What a spreadsheet takes for a formula, in full width too; and the apostrophe, so that one is always ours to remove.
+_FORMULA = tuple("=+-@＝＋－＠'")
 _BATCHES_AHEAD = 2  # decoded while the model computes; more would only fill memory
 
 
 class Prediction(NamedTuple):
     """The answer for one file, or in `error` why there is none; then label is empty and probability None.
 
+    path: as it is, in an archive too; only bytes that are not UTF-8 are escapes.
     probability: of the second class, whatever the label.
     """
 
@@ -35,6 +40,7 @@ class Prediction(NamedTuple):
 def predict(paths: Iterable[Path], *, model: Classifier, threshold: float | None = None) -> Iterator[Prediction]:
     """A row for every file of `paths` (files, folders, archives), in that order; a bad one gets the reason why.
 
+    Links to folders are followed, but not to one that is read already, or that the link is in: that gets a row.
     Files are read and decoded on threads while the model computes. Only a few batches of photographs are in memory.
     `threshold` replaces the model's own.
     """
@@ -44,7 +50,7 @@ def predict(paths: Iterable[Path], *, model: Classifier, threshold: float | None
         try:
             return model.pixels(archives.read(file))
         except (archives.BadMember, photos.Unreadable) as error:
-            return str(error)
+            return printable(str(error))
 
     def rows() -> Iterator[Prediction]:
         decoded = zip(inputs, parallel.threaded(decode, inputs, ahead=_BATCHES_AHEAD * BATCH), strict=True)
@@ -62,11 +68,21 @@ def predict(paths: Iterable[Path], *, model: Classifier, threshold: float | None
 
 
 def write(rows: Iterable[Prediction], out: IO[str]) -> None:
-    """Write rows as CSV with a header, each as soon as it is there; probabilities to six places."""
+    r"""Write rows as CSV with a header, each as soon as it is there; probabilities to six places.
+
+    Each is one line, and safe on a terminal and in a spreadsheet: control characters are written as escapes, such as
+    `\x1b`, and an apostrophe stands before what begins with = + - @ or an apostrophe. Parquet has names as they are.
+    """
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(Prediction._fields)
     for row in rows:
-        writer.writerow([row.path, row.label, "" if row.probability is None else f"{row.probability:.6f}", row.error])
+        probability = "" if row.probability is None else f"{row.probability:.6f}"
+        writer.writerow([_cell(row.path), _cell(row.label), probability, _cell(row.error)])
+
+
+def _cell(text: str) -> str:
+    text = printable(text)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def save(rows: Iterable[Prediction], out: Path) -> None:
@@ -98,23 +114,30 @@ def _write_parquet(rows: Iterable[Prediction], path: Path) -> None:
 
 
 def _files(path: Path) -> Iterator[archives.File]:
-    if not path.is_dir():
+    if _kind(path) != "folder":
         yield from _file(path)
         return
     refused: list[OSError] = []
-    for folder, folders, names in os.walk(path, onerror=refused.append):
+    above, met = set(path.resolve().parents), dict[Path, Path]()
+    for folder, folders, names in os.walk(path, onerror=refused.append, followlinks=True):
+        here = Path(folder)
+        original = here.resolve()
+        if original in above or original in met:
+            folders.clear()
+            again = f"the same folder as {met[original]}: not read again" if original in met else ""
+            yield _plain(here, again or "a link to a folder above: not followed")
+            continue
+        met[original] = here
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in names if not name.startswith(".")):
-            yield from _file(Path(folder) / name)
+            yield from _file(here / name)
     for error in refused:
         yield _plain(Path(error.filename), f"folder can't be read: {error.strerror}")
 
 
 def _file(path: Path) -> Iterator[archives.File]:
-    if not path.exists():
-        yield _plain(path, "not found")
-    elif not path.is_file():
-        yield _plain(path, "not a file")
+    if (kind := _kind(path)) != "file":
+        yield _plain(path, kind)
     elif archives.ARCHIVE.search(path.name):
         try:
             yield from archives.members(path, archives.printable(str(path)))
@@ -122,6 +145,17 @@ def _file(path: Path) -> Iterator[archives.File]:
             yield _plain(path, str(error))
     else:
         yield _plain(path)
+
+
+def _kind(path: Path) -> str:
+    """`folder`, `file`, or the problem with it."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "not found"
+    except (OSError, ValueError) as error:
+        return f"can't be read: {getattr(error, 'strerror', error)}"
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "not a file"
 
 
 def _plain(path: Path, problem: str = "") -> archives.File:
