@@ -56,15 +56,11 @@ def test_what_would_say_that_there_is_nothing_yet_says_it_in_a_notice(project, c
 @pytest.mark.parametrize(
     "command",
     [
-        ["promote"],
-        ["rollback"],
-        ["serve"],
+        *([name] for name in ("promote", "rollback", "serve", "trace", "demo")),
         ["predict", "cat.jpg"],
-        ["trace"],
-        ["demo"],
         ["serve", "--model", "catdog/1"],
-    ]
-    + [["predict", "cat.jpg", "--model", "models:/catdog-cnn/3"]],
+        ["predict", "cat.jpg", "--model", "models:/catdog-cnn/3"],
+    ],
     ids=lambda command: " ".join(command),
 )
 def test_what_fails_for_want_of_it_says_it_too(project, catdog, command):
