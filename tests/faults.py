@@ -41,6 +41,11 @@ def small_disk(folder: Path, *, kilobytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def resize(disk: Path, *, kilobytes: int) -> None:
+    """Give a `small_disk` another size; what is on it stays."""
+    subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", str(disk)], check=True)
+
+
 def kill_after(process: subprocess.Popen, seconds: float) -> bool:
     """SIGKILL a process and all its children after so long; False if it had ended by itself."""
     try:

@@ -1,6 +1,7 @@
 """Batches: each photograph once in an epoch, the same ones however many threads prepare them."""
 
-import shutil
+import errno
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -119,10 +120,13 @@ def test_decoded_pixels_leave_nothing_in_the_folder(pixels):
 
 
 def test_a_disk_without_room_is_told_before_it_is_filled(pixels, monkeypatch):
-    full = shutil.disk_usage(".")._replace(free=1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    with pytest.raises(UserError, match=r"decoding at 80 px needs .* GB of room"):
+    def full(descriptor, start, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(UserError, match=r"^decoding at 80 px needs 0\.0 MB of room; .* MB \(No space left on device\)"):
         batches.Pixels([shard(Path("a.arrow"), [1])], size=80, what="decoding at 80 px")
+    assert list(paths.CHECKPOINTS.iterdir()) == []
 
 
 def test_validation_comes_whole_and_in_order():

@@ -46,15 +46,20 @@ def project(tmp_path_factory):
     """A project after both trainings, whose models are small and know nothing."""
     folder = tmp_path_factory.mktemp("project")
     with tracked(folder) as client:
-        for seed, path in enumerate([*INPUTS, paths.TEST]):
-            noise(path, 20, seed=seed)
-        files.write_json(paths.DATA_METRICS, DATA)
-        sizes = pd.DataFrame({"id": shards_.Shard(paths.TEST).ids, "width": 32, "height": 32})
-        files.write_text(paths.MANIFEST, sizes.to_csv(index=False))
-        Path("params.yaml").write_text(yaml.safe_dump(P.model_dump()))
-        for name in style.NAMES:
-            train(client, name)
+        trained(client)
         yield client
+
+
+def trained(client: mlflow.MlflowClient) -> None:
+    """What evaluate reads, in the current folder."""
+    for seed, path in enumerate([*INPUTS, paths.TEST]):
+        noise(path, 20, seed=seed)
+    files.write_json(paths.DATA_METRICS, DATA)
+    sizes = pd.DataFrame({"id": shards_.Shard(paths.TEST).ids, "width": 32, "height": 32})
+    files.write_text(paths.MANIFEST, sizes.to_csv(index=False))
+    Path("params.yaml").write_text(yaml.safe_dump(P.model_dump()))
+    for name in style.NAMES:
+        train(client, name)
 
 
 @pytest.fixture(autouse=True)

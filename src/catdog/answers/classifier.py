@@ -116,5 +116,9 @@ def _forward(model: Any) -> Callable[[np.ndarray], np.ndarray]:
 
     # One signature for all batch sizes, else each would be traced anew.
     signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
-    compiled = tf.function(lambda x: model(tf.cast(x, tf.float32), training=False), input_signature=[signature])
+    compiled = tf.function(
+        lambda x: model(tf.cast(x, tf.float32), training=False),
+        input_signature=[signature],
+        autograph=False,  # there is none to translate, and it leaves a file behind where the process is killed
+    )
     return lambda pixels: compiled(tf.constant(pixels)).numpy()

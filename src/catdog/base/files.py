@@ -19,6 +19,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield part
         part.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # libraries that write do not say where
+        raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -33,6 +36,9 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         yield part
         shutil.rmtree(path, ignore_errors=True)
         part.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -82,7 +82,7 @@ def spooled_fingerprints(path: Path) -> np.ndarray:
     """
     file = np.memmap(_beside(path), np.uint8, "r")
     records, checksum = file[:-4], int.from_bytes(file[-4:].tobytes())
-    if zlib.crc32(records) != checksum:
+    if zlib.crc32(records.data) != checksum:
         raise UserError(f"{_beside(path)} was damaged on disk while prepare ran: run it again")
     return records.view(fingerprints.RECORD)
 

@@ -3,8 +3,6 @@
 import functools
 import hashlib
 import os
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +11,7 @@ from pathlib import Path
 
 from catdog.base import files
 from catdog.base.errors import UserError
+from catdog.base.names import forms, plain
 from catdog.preparation.archives import ARCHIVE, File, foreign, hidden, members, printable
 
 README, RECORD = "README.md", "source.json"
@@ -55,10 +54,10 @@ def list_files(folder: Path, classes: list[str], *, where: str = "") -> list[Fil
 
 def match(name: str, classes: list[str]) -> int | None:
     """The index of the class that a folder or archive is named after; an equal name goes before a plural."""
-    name, plain = _plain(ARCHIVE.sub("", name)), [_plain(c) for c in classes]
-    if name in plain:
-        return plain.index(name)
-    return next((i for i, c in enumerate(plain) if name in _plurals(c) or c in _plurals(name)), None)
+    name, known = plain(ARCHIVE.sub("", name)), [plain(c) for c in classes]
+    if name in known:
+        return known.index(name)
+    return next((i for i, c in enumerate(known) if name in forms(c)), None)
 
 
 def describe(raw: Path) -> dict:
@@ -111,7 +110,7 @@ def unchanged(raw: Path) -> Iterator[None]:
 
 
 def _stamps(raw: Path) -> dict[str, tuple[int, ...]]:
-    stamps = {}
+    stamps: dict[str, tuple[int, ...]] = {}
     for name in visible(raw):
         with suppress(FileNotFoundError):  # gone since it was listed
             status = (raw / name).stat()
@@ -177,14 +176,6 @@ def _label(folder: str, classes: list[str]) -> int | None:
 
 def _folder(file: File) -> str:
     return file.source.rpartition("/")[0]
-
-
-def _plain(name: str) -> str:
-    return " ".join(re.split(r"[\s_-]+", unicodedata.normalize("NFKC", name).casefold())).strip()
-
-
-def _plurals(name: str) -> set[str]:
-    return {name + "s", name + "es"} | ({name[:-1] + "ies"} if name.endswith("y") else set())
 
 
 def digest(path: Path) -> tuple[int, str]:

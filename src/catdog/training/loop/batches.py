@@ -1,8 +1,10 @@
 """Photographs as batches for `fit`: decoded once per image size, varied afresh in every epoch."""
 
 import math
+import os
 import shutil
 import tempfile
+from typing import IO
 
 import keras
 import numpy as np
@@ -30,11 +32,8 @@ class Pixels:
         rows = [(shard, index) for shard in shards_ for index in range(len(shard))]
         paths.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
         shape = (len(rows), size, size, 3)
-        needed, free = math.prod(shape), shutil.disk_usage(paths.CHECKPOINTS).free
-        if needed > free:  # a mapped file that finds the disk full ends the process without a word
-            room = f"{needed / 1e9:.1f} GB of room; {paths.CHECKPOINTS} has {free / 1e9:.1f} GB"
-            raise UserError(f"{what} needs {room}: make room, or lower the image size")
         with tempfile.TemporaryFile(dir=paths.CHECKPOINTS) as file:
+            _reserve(file, math.prod(shape), what=what)
             self.array = np.memmap(file, np.uint8, mode="w+", shape=shape)
 
         def decode(position: int) -> None:
@@ -43,6 +42,18 @@ class Pixels:
 
         for _ in track(parallel.threaded(decode, range(len(rows)), ahead=256), total=len(rows), what=what):
             pass
+
+
+def _reserve(file: IO[bytes], size: int, *, what: str) -> None:
+    """Take the room for `size` bytes: a mapped file that finds the disk full ends the process without a word."""
+    if not size or not hasattr(os, "posix_fallocate"):  # macOS has none
+        return
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        free = shutil.disk_usage(paths.CHECKPOINTS).free
+        room = f"{size / 1e6:,.1f} MB of room; {paths.CHECKPOINTS} has {free / 1e6:,.1f} MB ({error.strerror})"
+        raise UserError(f"{what} needs {room}: make room, or lower the image size") from None
 
 
 class _Epoch(keras.utils.PyDataset):
