@@ -153,15 +153,16 @@ ZIPS: dict[str, tuple[Callable[[], list[Entry]], set[str]]] = {
 }
 
 READ = """
-import json, resource, sys
+import json, re, resource, sys
 from dataclasses import replace
 from pathlib import Path
 from catdog.base.errors import UserError
 from catdog.preparation import archives
 
 def peak():
-    kinds = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-    return max(resource.getrusage(kind).ru_maxrss for kind in kinds) << 10
+    # Not ru_maxrss of this process: it begins at that of the process that started it.
+    own = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
+    return max(int(own), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) << 10
 
 def read(files):
     for file in files:

@@ -330,18 +330,21 @@ def test_links_that_double_the_ways_to_a_folder_at_every_level_end(tmp_path):
 # ---- archives that lie ----------------------------------------------------------------------------------------------
 
 PREDICT = """
-import json, resource, sys
+import json, re, sys
+from pathlib import Path
 sys.path.insert(0, TESTS)
 from catdog.commands import cli, prediction
 from catdog.tracking import registry, store
 from test_prediction import brightness_model
 store.connect = lambda: None
 registry.load = lambda *_, **__: brightness_model()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+before = peak()
 try:
     cli.main()
 finally:
-    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before), file=sys.stderr)
+    print(json.dumps(peak() - before), file=sys.stderr)
 """
 
 
