@@ -1,11 +1,13 @@
 """Archives that lie, each made here: what they unpack to, and the memory and time it takes, has bounds."""
 
 import bz2
+import errno
 import functools
 import gzip
 import io
 import json
 import lzma
+import os
 import struct
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catdog.base import errors
 from catdog.base.errors import UserError
 from catdog.preparation import archives, tars
 
@@ -156,6 +159,7 @@ READ = """
 import json, re, resource, sys
 from dataclasses import replace
 from pathlib import Path
+from catdog.base import errors
 from catdog.base.errors import UserError
 from catdog.preparation import archives
 
@@ -401,3 +405,17 @@ def test_members_are_where_tarfile_finds_them(form, contents):
         for m in tars.members(stream)
     ]
     assert received == expected
+
+
+@pytest.mark.parametrize("lack", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_machine_lacks_is_no_fault_of_a_photograph(lack, tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    file = archives.File("a.jpg", 0, None, str(tmp_path / "a.jpg"))
+
+    def fails(path):
+        raise OSError(lack, os.strerror(lack), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(OSError, match=os.strerror(lack)) as raised:
+        archives.read(file)
+    assert os.strerror(lack) in (errors.of_the_machine(raised.value) or "")

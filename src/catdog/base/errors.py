@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
+from catdog.base.text import printable
+
 # What the machine may run out of, and what to do then. Libraries wrap these errors, or only quote their words.
 _REMEDIES = {
     errno.ENOSPC: "make room, and run it again",
@@ -71,7 +73,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _fail(message: str, *, status: int = 1) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     # Files that were being written fail once more when they are closed, which Python would tell with a traceback each.
     sys.unraisablehook = lambda unraisable: None
     raise SystemExit(status) from None

@@ -220,7 +220,8 @@ def predict(
 ) -> None:
     """Tell cat from dog: columns path, label, probability (of the second class) and error.
 
-    What can't be read gets a row with the reason. Exit status 1 only if nothing could be read.
+    What can't be read gets a row with the reason. Exit status 1 only if nothing could be read. In CSV an apostrophe
+    stands before names that a spreadsheet would take for formulas, and control characters are escapes such as \\x1b.
     """
     from catdog.commands import prediction
     from catdog.tracking import registry, store

@@ -1,6 +1,7 @@
 """Zip and tar archives, read in place: their members, and the bytes of each."""
 
 import bz2
+import errno
 import functools
 import io
 import itertools
@@ -34,6 +35,7 @@ FAULTS = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tarfile.TarError),
     *(OSError, EOFError, ValueError, LookupError, RuntimeError, MemoryError),
 )
+_OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # no fault of the file: others would fail as well
 
 
 class BadMember(Exception):
@@ -79,6 +81,7 @@ def read(file: File) -> bytes:
 
     Raises:
         BadMember: they can't be read, or don't have the archive's checksum.
+        OSError: this machine has no more memory or open files.
     """
     if file.problem:
         raise BadMember(file.problem)
@@ -97,6 +100,8 @@ def read(file: File) -> bytes:
         data = _part(file.archive, offset, file.size)
         return _unpacked(data, file.packed) if file.packed else data
     except FAULTS as error:
+        if getattr(error, "errno", None) in _OF_THE_MACHINE:
+            raise
         raise BadMember(f"damaged: {first_line(error)}") from None
 
 

@@ -33,6 +33,7 @@ from catdog.tracking import patience, serving
 SHIPPED = (
     "base/errors.py",
     "base/files.py",
+    "base/text.py",
     "photographs/parallel.py",
     "photographs/photos.py",
     "answers/classifier.py",
