@@ -15,8 +15,8 @@ _REMEDIES = {
     errno.EROFS: "make it writable, and run it again",
     errno.EIO: "the disk, or the network to it, is failing: see to it, and run it again",
     errno.ESTALE: "the network file system went away: see to it, and run it again",
-    errno.EMFILE: "raise the limit on open files (ulimit -n 4096), and run it again",
     errno.ENFILE: "close other programs, and run it again",
+    errno.EMFILE: "raise the limit on open files (ulimit -n 4096), and run it again",
     errno.EAGAIN: "too many processes or threads: close other programs, and run it again",
 }
 _OUT_OF_MEMORY = "out of memory: close other programs, or lower batch_size or image_size in params.yaml"
