@@ -31,7 +31,9 @@ def main() -> None:
         sizes.draw(table, paths.SIZES, classes=base.classes, image_size=prepare.image_size, note=note)
         files.write_text(paths.MANIFEST, table.to_csv(index=False))
         measurements = sizes.measurements(table, classes=base.classes)
-        files.write_json(paths.DATA_METRICS, {"source": source, **counts, "sizes": measurements})
+        digest = files.sha256(paths.MANIFEST)
+        metrics = {"source": source, **counts, "sizes": measurements, "manifest_sha256": digest}
+        files.write_json(paths.DATA_METRICS, metrics)
     print(f"{counts['kept']} of {counts['files']} files kept; {paths.MANIFEST} says why for each of the others")
 
 

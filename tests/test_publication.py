@@ -20,6 +20,7 @@ from mlflow.entities import LoggedModelStatus
 from training_fixtures import REPOSITORY, noise, params, tracked, writes_its_outputs_alone
 
 from catdog.base import files, paths
+from catdog.base.errors import UserError
 from catdog.evaluation import comparison, suspects
 from catdog.photographs import shards as shards_
 from catdog.pictures import sheets, style
@@ -54,9 +55,9 @@ def trained(client: mlflow.MlflowClient) -> None:
     """What evaluate reads, in the current folder."""
     for seed, path in enumerate([*INPUTS, paths.TEST]):
         noise(path, 20, seed=seed)
-    files.write_json(paths.DATA_METRICS, DATA)
     sizes = pd.DataFrame({"id": shards_.Shard(paths.TEST).ids, "width": 32, "height": 32})
     files.write_text(paths.MANIFEST, sizes.to_csv(index=False))
+    files.write_json(paths.DATA_METRICS, DATA | {"manifest_sha256": files.sha256(paths.MANIFEST)})
     Path("params.yaml").write_text(yaml.safe_dump(P.model_dump()))
     for name in style.NAMES:
         train(client, name)
@@ -345,3 +346,13 @@ def test_models_pulled_from_another_machine_are_evaluated_with_a_warning(project
         assert run.info.run_name == "comparison"
         assert run.data.metrics["difference.p_value"] == found["difference"]["p_value"]
     mlflow.set_tracking_uri(project.tracking_uri)
+
+
+def test_a_manifest_that_was_damaged_is_told(project, monkeypatch):
+    whole = paths.MANIFEST.read_bytes()
+    paths.MANIFEST.write_bytes(whole.replace(b"32", b"23", 1))
+    try:
+        with pytest.raises(UserError, match=r"manifest\.csv is not what prepare wrote: delete it and run `dvc repro`"):
+            comparison._manifest()
+    finally:
+        paths.MANIFEST.write_bytes(whole)

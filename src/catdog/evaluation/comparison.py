@@ -13,6 +13,7 @@ import pandas as pd
 
 from catdog.answers import classifier, inference
 from catdog.base import files, params, paths
+from catdog.base.errors import UserError
 from catdog.evaluation import calibration, corruptions, difference, failures, plots, scoring, slices, tradeoffs
 from catdog.photographs import shards
 from catdog.pictures import style
@@ -155,12 +156,18 @@ def write_tables(
     for kind, by_model in tables.items():
         for name, table in by_model.items():
             files.write_text(paths.PLOTS / f"{kind}_{name}.csv", table.to_csv(index=False))
-    described = slices.describe(test, pd.read_csv(paths.MANIFEST), classes=p.base.classes)
+    described = slices.describe(test, _manifest(), classes=p.base.classes)
     right = {n: (each >= p.evaluate.threshold) == answers.labels for n, each in answers.probabilities.items()}
     both = {"slices": slices.table(described, right, confidence=p.evaluate.confidence), "corruptions": corrupted.table}
     for kind, table in both.items():
         files.write_text(paths.PLOTS / f"{kind}.csv", table.to_csv(index=False))
     return tables | {kind: {"both": table} for kind, table in both.items()}
+
+
+def _manifest() -> pd.DataFrame:
+    if files.sha256(paths.MANIFEST) != files.read_json(paths.DATA_METRICS)["manifest_sha256"]:
+        raise UserError(f"{paths.MANIFEST} is not what prepare wrote: delete it and run `dvc repro`")
+    return pd.read_csv(paths.MANIFEST)
 
 
 def draw(

@@ -131,7 +131,8 @@ def _scored(client: MlflowClient, version: ModelVersion) -> Scored | None:
         return None
     try:
         with tempfile.TemporaryDirectory() as folder:
-            frame = pd.read_parquet(client.download_artifacts(run_id, PREDICTIONS, folder))
+            path = client.download_artifacts(run_id, PREDICTIONS, folder)
+            frame = pd.read_parquet(path, page_checksum_verification=True)
         frame = frame[["id", "label", column]].rename(columns={column: "probability"})
     except (MlflowException, OSError, KeyError):
         return None

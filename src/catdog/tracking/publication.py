@@ -165,7 +165,7 @@ def _log_exactly(predictions: pd.DataFrame) -> None:
     """To the last bit, for the gates."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / registry.PREDICTIONS
-        predictions.to_parquet(path, index=False)
+        predictions.to_parquet(path, index=False, write_page_checksum=True)
         mlflow.log_artifact(str(path))
 
 
