@@ -23,7 +23,8 @@ class Exchange(http.server.BaseHTTPRequestHandler):
 
     def ask(self) -> tuple[int, list[tuple[str, str]], bytes]:
         """Pass the request on, once; the server's status, headers and body."""
-        headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection", "accept-encoding")}
+        dropped = ("host", "connection", "accept-encoding", "transfer-encoding", "content-length")
+        headers = {key: value for key, value in self.headers.items() if key.lower() not in dropped}
         connection = http.client.HTTPConnection(self.proxy.server, timeout=60)
         with contextlib.closing(connection):
             connection.request(self.command, self.path, self.content, headers)
@@ -41,6 +42,10 @@ class Exchange(http.server.BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         self.content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if "chunked" in self.headers.get("Transfer-Encoding", ""):  # so requests sends an empty file
+            while size := int(self.rfile.readline(), 16):
+                self.content += self.rfile.read(size)
+                self.rfile.readline()
         with contextlib.suppress(OSError):  # the client has lost its patience
             self.proxy.next(self)(self)
 
@@ -126,10 +131,10 @@ class Proxy:
         with self._lock:
             self._changed.set()  # what hangs ends
             self._changed = threading.Event()
-            self._counted, self._on = 0, on
+            self._counted, self._on, self._for_good = 0, on, times is None
             self._faulty = range(after, 10**9 if times is None else after + times)
             self._behaviour, self._back = behaviour, back
-            if behaviour is gone and not after:
+            if behaviour is gone and not after and not on:
                 self.stop()
             elif self._listener is None:
                 self._start()
@@ -138,8 +143,10 @@ class Proxy:
         """Count a request, and how to behave to it."""
         with self._lock:
             self.paths.append(exchange.path)
-            self._counted += self._on in exchange.path
-            return self._behaviour if self._counted - 1 in self._faulty else ok
+            counts = self._on in exchange.path
+            self._counted += counts
+            faulty = self._counted - 1 in self._faulty and (counts or self._for_good)
+            return self._behaviour if faulty else ok
 
     def pause(self, seconds: float) -> None:
         """Wait, but no longer than this behaviour lasts."""

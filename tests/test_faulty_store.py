@@ -310,3 +310,49 @@ def test_a_server_that_dies_in_a_training_and_comes_back(client, proxy, tmp_path
     assert any(line.endswith("answers again") for line in said)
     assert only_run(client).info.status == "FINISHED"
     assert steps(client, only_run(client).info.run_id) == alone
+
+
+# Requests of a publication, each of which is tried as the last that reaches the server.
+PUBLISHED = ["runs/create", "logged-models", "mlflow-artifacts", "log-metric", "model-versions/create"]
+PUBLISHED += ["runs/update", "set-tag"]
+
+
+def test_an_outage_wherever_evaluate_publishes_registers_nothing_by_halves(client, proxy, monkeypatch):
+    data = test_publication
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    for seed, path in enumerate([*data.INPUTS, paths.TEST]):
+        data.noise(path, 20, seed=seed)
+    files.write_json(paths.DATA_METRICS, data.DATA)
+    monkeypatch.setattr(patience, "SECONDS", 9)
+    data.train(client, "cnn")
+    data.train(client, "xception")
+    test, judged = data.shards_.Shard(paths.TEST), data.comparison.load(data.P)
+    answers = data.comparison.ask(judged, test=test, val=data.shards_.Shard(paths.VAL))
+    found = data.comparison.measure(data.P, answers, data.comparison.corrupt(data.P, judged, test))
+    given = {"metrics": found, "predictions": data.comparison.predictions(answers), "pictures": {}, "test": test}
+    data.comparison.write(found)
+
+    def publish() -> None:
+        data.publication.publish(store.connect(), data.P, **given)
+
+    for number, request in enumerate(PUBLISHED):
+        data.train(client, "cnn")
+        monkeypatch.setattr(patience, "SECONDS", 0.2)
+        proxy.behave(lost if number % 2 else gone, on=request)
+        with pytest.raises(UserError, match="no model is registered by halves; put that right and run this again"):
+            publish()
+        proxy.behave(faulty_store.ok)
+        monkeypatch.setattr(patience, "SECONDS", 9)
+        proxy.behave(lost, on=request, times=1)
+        publish()
+        run_id = data.run_of("cnn")["run_id"]
+        [version] = client.search_model_versions(f"run_id = '{run_id}'")
+        data.served_form.verify(data.versions_.uri(version), **data.versions_.digests(version))
+        [model] = data.served(client, "cnn")
+        assert model.status == data.LoggedModelStatus.READY
+        for key in [key for key in client.get_run(run_id).data.metrics if key.startswith("test_")]:
+            assert len(client.get_metric_history(run_id, key)) == 1, (request, key)
+        experiment = data.run_of("cnn")["experiment_id"]
+        comparisons = client.search_runs([experiment], "tags.model = 'comparison'")
+        assert {each.info.status for each in comparisons} <= {"FINISHED", "KILLED"}, request
+        assert len(comparisons) <= 2 * (number + 1)
