@@ -1,29 +1,18 @@
 """Faults to try anything against: bytes that change on disk, a disk with little room, a process that is killed."""
 
-import os
-import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import psutil
 import pytest
 
+sys.path.append(str(Path(__file__).parents[1] / "bench"))
+from harm import damage, kill_after
 
-def damage(path: Path, rng: np.random.Generator, *, count: int = 8, at: int | None = None) -> None:
-    """Change `count` bytes of a file in a row, `at` a place or at a random one; its size and times stay as they are."""
-    times = path.stat()
-    with path.open("r+b") as file:
-        size = times.st_size
-        place = int(rng.integers(max(1, size - count))) if at is None else at
-        file.seek(place)
-        old = np.frombuffer(file.read(count), np.uint8)
-        file.seek(place)
-        file.write((old ^ rng.integers(1, 256, len(old), dtype=np.uint8)).astype(np.uint8).tobytes())
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+__all__ = ["damage", "kill_after", "resize", "small_disk", "wait_until"]
 
 
 @contextmanager
@@ -44,22 +33,6 @@ def small_disk(folder: Path, *, kilobytes: int) -> Iterator[Path]:
 def resize(disk: Path, *, kilobytes: int) -> None:
     """Give a `small_disk` another size; what is on it stays."""
     subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", str(disk)], check=True)
-
-
-def kill_after(process: subprocess.Popen, seconds: float) -> bool:
-    """SIGKILL a process and all its children after so long; False if it had ended by itself."""
-    try:
-        process.wait(seconds)
-        return False
-    except subprocess.TimeoutExpired:
-        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-        for each in family:
-            try:
-                each.send_signal(signal.SIGKILL)
-            except psutil.NoSuchProcess:
-                continue
-        process.wait()
-        return True
 
 
 def wait_until(happened: object, *, seconds: float = 20) -> None:

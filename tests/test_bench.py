@@ -1,10 +1,13 @@
 """The benchmarks start, and what they share counts, times and keeps as it says."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -106,3 +109,71 @@ def test_multiply_adds_follow_from_the_shapes(bench):
         ]
     )
     assert features.multiply_adds(model) == 16 * 27 * 4 + 16 * (9 * 4 + 4 * 5)
+
+
+@pytest.fixture
+def faults(bench) -> SimpleNamespace:
+    # Not imported: the tests have a module of this name.
+    return SimpleNamespace(**runpy.run_path(str(BENCH / "faults.py")))
+
+
+def test_kills_fall_into_all_that_remains_and_often_into_its_ends(faults):
+    rng = np.random.default_rng(0)
+    moments = np.array([faults.moment(60.0, rng) for _ in range(1000)])
+    assert ((moments >= 0) & (moments <= 60)).all()
+    assert np.histogram(moments, bins=20)[0].min() > 20
+    for edge in (moments < 3, moments > 57):
+        assert 0.1 < edge.mean() < 0.2
+    assert 0 <= faults.moment(1.0, rng) <= 1  # less than an end is long
+
+
+@pytest.mark.parametrize(("ends", "fell"), [(9, ["train_cnn"] * 4), (2, ["train_cnn"] * 2), (0, [])])
+def test_a_project_is_killed_so_often_and_then_comes_to_its_end(faults, ends, fell):
+    whole = faults.Ended(killed=False, seconds=100.0, begun={"prepare": 1.0, "train_cnn": 40.0})
+    moments: list[float | None] = []
+
+    def repro(*, kill_after: float | None = None):
+        moments.append(kill_after)
+        killed = kill_after is not None and len(moments) <= ends
+        return faults.Ended(killed, seconds=1.0, begun=whole.begun)
+
+    project = SimpleNamespace(repro=repro)
+    assert faults.survive(project, whole, kills=4, rng=np.random.default_rng(0)) == fell
+    assert all(moment <= 60 for moment in moments[1:4] if moment is not None)  # what came before is done
+    assert len(moments) == len(fell) + 1
+
+
+def test_what_comes_of_a_damaged_file_is_called_by_its_name(bench):
+    import damaged
+
+    from catdog.base.errors import UserError
+
+    def fails(error: Exception):
+        raise error
+
+    def says(text: str, result: str) -> str:
+        print(text, file=sys.stderr)
+        return result
+
+    ended = {
+        "told": [lambda: fails(UserError("data/x is damaged: delete it")), lambda: says("data/x is damaged", "right")],
+        "harmless": [lambda: "right", lambda: says("epoch 1", "right")],
+        "unclear": [lambda: fails(UserError("something is damaged")), lambda: fails(KeyError("data/x"))],
+        "silent": [lambda: "wrong", lambda: says("data/x is damaged", "wrong")],
+    }
+    for outcome, reads in ended.items():
+        for read in reads:
+            assert damaged._outcome(read, "right", name="data/x")[0] == outcome
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "count"), [("kills", 1), ("damage", 8)])
+def test_faults_cost_nothing(what, count, tmp_path):
+    command = [sys.executable, str(BENCH / "faults.py"), what, "--count", str(count), "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads((tmp_path / f"faults_{what}.json").read_text())
+    if what == "kills":
+        assert (figures["kills"], sum(figures["by_stage"].values()), figures["differed"]) == (1, 1, [])
+    else:
+        assert figures["told"] + figures["harmless"] == figures["trials"] == sum(map(len, figures["by_kind"].values()))
