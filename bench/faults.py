@@ -1,8 +1,8 @@
 """What a kill or damage costs: `dvc repro` killed at random moments and started again, and files with changed bytes.
 
-kills: the pipeline of a small project is killed with all its children, and started again as `make run` does, up to six
-times; then it goes to its end. What it leaves is compared with what an undisturbed one left. There are as many such
-projects as it takes.
+kills: the pipeline of a small project is killed with all its children, and started again as `make run` does, up to
+eight times; then it goes to its end. What it leaves is compared with what an undisturbed one left. There are as many
+such projects as it takes.
 
 damage: eight bytes change at a random place of a random file, its size and times as they were, so that DVC does not see
 it; then what reads the file reads it. That is told if it ends with one line that names the file, or says that it is
@@ -32,7 +32,7 @@ from catdog.base import files, paths
 from catdog.base.errors import UserError, run
 
 COUNTS = {"kills": 30, "damage": 100}
-PER_PROJECT = 6
+PER_PROJECT = 8
 EDGE = 3.0  # seconds; one kill in five falls into the first or the last of what remains
 STARTING = "while DVC starts"
 STAGES = (STARTING, "prepare", "augment", "train_cnn", "train_xception", "evaluate")
@@ -95,13 +95,16 @@ def kills(template: Project, undisturbed: Project, whole: Ended, *, count: int, 
     while len(fell) < count:
         projects += 1
         project = template.copy(template.folder.with_name("killed"))
-        fell += survive(project, whole, kills=min(PER_PROJECT, count - len(fell)), rng=rng)
-        found = state(project)
-        differed += [f"project {projects}: {key}: {found[key]}" for key in expected if found[key] != expected[key]]
+        try:
+            whole = survive(project, whole, fell, kills=min(PER_PROJECT, count - len(fell)), rng=rng)
+            found = state(project)
+            differed += [f"project {projects}: {key}: {found[key]}" for key in expected if found[key] != expected[key]]
+        except UserError as error:
+            differed.append(f"project {projects}, killed in {fell[-1] if fell else 'no stage'}: {error}")
         print(f"{len(fell)} kills, {len(differed)} differences", file=sys.stderr)
         project.remove()
     by_stage = {stage: Counter(fell)[stage] for stage in STAGES}
-    table = Table("killed", "times", title=f"dvc repro, undisturbed {whole.seconds:.0f} s", title_justify="left")
+    table = Table("killed in", "times", title=f"dvc repro, undisturbed {whole.seconds:.0f} s", title_justify="left")
     for stage, times in by_stage.items():
         table.add_row(stage, str(times))
     print_table(table)
@@ -110,25 +113,28 @@ def kills(template: Project, undisturbed: Project, whole: Ended, *, count: int, 
     return {"kills": len(fell), "projects": projects, "by_stage": by_stage, "differed": differed, "bad": len(differed)}
 
 
-def survive(project: Project, whole: Ended, *, kills: int, rng: np.random.Generator) -> list[str]:
+def survive(project: Project, whole: Ended, fell: list[str], *, kills: int, rng: np.random.Generator) -> Ended:
     """Kill a project so often, unless it comes to its end before, then let it end.
 
     Args:
         whole: the undisturbed pipeline, by which the time that remains is known.
+        fell: the stages in which the kills fall are added to it.
 
     Returns:
-        The stages in which the kills fell.
+        What to go by from now on: this one, if it came to its end before it could be killed.
+
+    Raises:
+        UserError: started again, it fails.
     """
-    fell: list[str] = []
     reached = 0.0
-    for _ in range(kills):
+    for number in range(kills):
         ended = project.repro(kill_after=moment(whole.seconds - reached, rng))
         if not ended.killed:
-            return fell
+            return whole if number else ended
         fell.append([STARTING, *ended.begun][-1])
         reached = max(reached, whole.begun.get(fell[-1], 0.0))
     project.repro()
-    return fell
+    return whole
 
 
 def moment(remaining: float, rng: np.random.Generator) -> float:

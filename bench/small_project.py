@@ -100,7 +100,8 @@ class Project:
         if listener.is_alive():
             raise UserError(f"a child outlived the kill of dvc repro in {self.folder}")
         if process.returncode and not killed:
-            raise UserError(f"dvc repro in {self.folder} failed: {''.join(said)[-2000:]}")
+            errors = [line.strip() for line in said if line.startswith("error: ")]
+            raise UserError(f"dvc repro failed: {errors[-1] if errors else ''.join(said)[-2000:]}")
         return Ended(killed, seconds, begun)
 
 
