@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -102,7 +103,7 @@ def test_a_store_is_restored_in_another_folder_with_the_same_answers(store, move
     before = {reference: answered(reference) for reference in ("catdog@champion", "catdog/1", "catdog-cnn/2")}
     assert len(set(map(str, before.values()))) == 1  # they are copies of one file
     told = backup.backup(BACKUP)
-    assert told.startswith("store.zip: 8 runs, 4 versions, 87 files of theirs, ")
+    assert re.match(r"store\.zip: 8 runs, 4 versions, \d{2,} files of theirs, \d", told)
     other = moved()
     assert restored() == "restored 8 runs, 4 versions, all verified"
     assert {reference: answered(reference) for reference in before} == before

@@ -88,7 +88,8 @@ def test_a_damaged_shard_is_an_error_in_one_line(name, tmp_path):
     path = tmp_path / "shard.arrow"
     shards.write(path, some(300))
     path.write_bytes(DAMAGE[name](path.read_bytes()))
-    with pytest.raises(UserError, match=r"^.*shard\.arrow is damaged or no shard \(.+\): delete it and run `dvc repro`$"):
+    expected = r"^.*shard\.arrow is damaged or no shard \(.+\): delete it and run `dvc repro`$"
+    with pytest.raises(UserError, match=expected):
         shards.Shard(path)
 
 
