@@ -94,14 +94,15 @@ def kills(template: Project, undisturbed: Project, whole: Ended, *, count: int, 
     projects = 0
     while len(fell) < count:
         projects += 1
-        project = template.copy(template.folder.with_name("killed"))
+        # A name of its own: MLflow keeps a database open by its name, even one that is gone.
+        project = template.copy(template.folder.with_name(f"killed-{projects}"))
         try:
             whole = survive(project, whole, fell, kills=min(PER_PROJECT, count - len(fell)), rng=rng)
             found = state(project)
             differed += [f"project {projects}: {key}: {found[key]}" for key in expected if found[key] != expected[key]]
         except UserError as error:
             differed.append(f"project {projects}, killed in {fell[-1] if fell else 'no stage'}: {error}")
-        print(f"{len(fell)} kills, {len(differed)} differences", file=sys.stderr)
+        print(f"{len(fell)} kills; differences: {differed or 'none'}", file=sys.stderr)
         project.remove()
     by_stage = {stage: Counter(fell)[stage] for stage in STAGES}
     table = Table("killed in", "times", title=f"dvc repro, undisturbed {whole.seconds:.0f} s", title_justify="left")
