@@ -129,7 +129,7 @@ def survive(project: Project, whole: Ended, fell: list[str], *, kills: int, rng:
     """
     reached = 0.0
     for number in range(kills):
-        ended = project.repro(kill_after=moment(whole.seconds - reached, rng))
+        ended = project.repro(kill_after=moment(whole.seconds - reached, rng, left=kills - number))
         if not ended.killed:
             return whole if number else ended
         fell.append([STARTING, *ended.begun][-1])
@@ -138,10 +138,11 @@ def survive(project: Project, whole: Ended, fell: list[str], *, kills: int, rng:
     return whole
 
 
-def moment(remaining: float, rng: np.random.Generator) -> float:
-    """Seconds from the start to a kill."""
+def moment(remaining: float, rng: np.random.Generator, *, left: int) -> float:
+    """Seconds from the start to the next of the kills that are `left`, which are to be spread over all that remains."""
     first, last = (0.0, min(EDGE, remaining)), (max(0.0, remaining - EDGE), remaining)
-    low, high = [first, last, *[(0.0, remaining)] * 8][rng.integers(10)]
+    even = remaining * (1 - rng.random() ** (1 / left))  # the first of so many random moments
+    low, high = [first, last, *[(even, even)] * 8][rng.integers(10)]
     return float(rng.uniform(low, high))
 
 

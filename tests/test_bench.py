@@ -119,12 +119,18 @@ def faults(bench) -> SimpleNamespace:
 
 def test_kills_fall_into_all_that_remains_and_often_into_its_ends(faults):
     rng = np.random.default_rng(0)
-    moments = np.array([faults.moment(60.0, rng) for _ in range(1000)])
+    moments = np.array([faults.moment(60.0, rng, left=1) for _ in range(1000)])
     assert ((moments >= 0) & (moments <= 60)).all()
     assert np.histogram(moments, bins=20)[0].min() > 20
     for edge in (moments < 3, moments > 57):
         assert 0.1 < edge.mean() < 0.2
-    assert 0 <= faults.moment(1.0, rng) <= 1  # less than an end is long
+    assert 0 <= faults.moment(1.0, rng, left=1) <= 1  # less than an end is long
+
+
+def test_the_first_of_several_kills_leaves_time_for_the_others(faults):
+    rng = np.random.default_rng(0)
+    mean = [np.mean([faults.moment(60.0, rng, left=left) for _ in range(2000)]) for left in (1, 2, 5)]
+    assert mean == pytest.approx([30, 22, 14], abs=2)  # of the even ones 30, 20, 10; of the ends 1.5 and 58.5
 
 
 @pytest.mark.parametrize(("ends", "fell"), [(9, ["train_cnn"] * 4), (2, ["train_cnn"] * 2), (0, [])])
