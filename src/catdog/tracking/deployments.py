@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from catdog.base.errors import UserError
+from catdog.tracking import local_store
 from catdog.tracking.store import EXPERIMENT
 
 SERVED = "catdog"
@@ -197,7 +198,7 @@ def _versions(client: Any) -> set[int]:
 
 def _lock_file(address: str) -> Path:
     if address.startswith("sqlite:///"):
-        return Path(address.removeprefix("sqlite:///").split("?")[0] + ".lock")
+        return local_store.lock_file(Path(address.removeprefix("sqlite:///").split("?")[0]))
     name = f"catdog-{os.getuid()}-{hashlib.sha256(address.encode()).hexdigest()[:16]}.lock"
     return Path(tempfile.gettempdir()) / name
 

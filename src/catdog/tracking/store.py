@@ -22,7 +22,7 @@ from sqlalchemy.exc import (
 
 from catdog.base import paths
 from catdog.base.errors import UserError, causes, first_line
-from catdog.tracking import patience
+from catdog.tracking import local_store, patience
 
 EXPERIMENT = "catdog"
 # Metrics of drawings never stand beside those of photographs, so they have an experiment of their own.
@@ -75,6 +75,7 @@ def connect() -> mlflow.MlflowClient:
             elif address.startswith(("postgresql", "mysql")):
                 seconds = {"connect_timeout": _SECONDS_TO_ANSWER}
                 sqlalchemy.create_engine(address, connect_args=seconds).connect().close()
+            local_store.make(address)
             client = mlflow.MlflowClient()
             if not client.search_experiments(max_results=1) and not healthy:
                 raise requests.ConnectionError("another kind of server")

@@ -1,0 +1,37 @@
+"""The local store's database: made whole or not at all."""
+
+import fcntl
+from pathlib import Path
+
+import mlflow
+
+from catdog.base import files
+
+
+def make(address: str) -> None:
+    """Make the database of the store at `address`, if that is local and has none yet.
+
+    MLflow makes one table after the other, in seconds; one that was killed meanwhile fails for good.
+    """
+    if not address.startswith("sqlite:///"):
+        return
+    file = Path(address.removeprefix("sqlite:///").split("?")[0])
+    if _is_made(file) or not file.parent.is_dir():
+        return
+    with lock_file(file).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # it ends with the process, even if killed
+        if _is_made(file):
+            return
+        with files.replacing(file) as part:
+            for leftover in (part, part.with_name(f"{part.name}-journal")):  # of a kill
+                leftover.unlink(missing_ok=True)
+            mlflow.MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+
+
+def lock_file(database: Path) -> Path:
+    """The file whose lock whoever changes the store as a whole holds."""
+    return database.with_name(f"{database.name}.lock")
+
+
+def _is_made(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
