@@ -87,11 +87,12 @@ def kills(template: Project, undisturbed: Project, whole: Ended, *, count: int, 
     """
     rng = np.random.default_rng(seed)
     expected = state(undisturbed)
+    expected.pop("repeated")
     if expected["unfinished"]:
         raise UserError(f"an undisturbed pipeline leaves more than it should: {expected['unfinished']}")
     fell: list[str] = []
     differed: list[str] = []
-    projects = 0
+    projects = repeated = 0
     while len(fell) < count:
         projects += 1
         # A name of its own: MLflow keeps a database open by its name, even one that is gone.
@@ -99,6 +100,7 @@ def kills(template: Project, undisturbed: Project, whole: Ended, *, count: int, 
         try:
             whole = survive(project, whole, fell, kills=min(PER_PROJECT, count - len(fell)), rng=rng)
             found = state(project)
+            repeated += found.pop("repeated")
             differed += [f"project {projects}: {key}: {found[key]}" for key in expected if found[key] != expected[key]]
         except UserError as error:
             differed.append(f"project {projects}, killed in {fell[-1] if fell else 'no stage'}: {error}")
@@ -109,9 +111,10 @@ def kills(template: Project, undisturbed: Project, whole: Ended, *, count: int, 
     for stage, times in by_stage.items():
         table.add_row(stage, str(times))
     print_table(table)
-    print(f"{len(fell)} kills in {projects} projects; what differed in the end: {len(differed)}")
+    print(f"{len(fell)} kills in {projects} projects; trainings repeated: {repeated}; what differed: {len(differed)}")
     print("".join(f"- {line[:600]}\n" for line in differed), end="")
-    return {"kills": len(fell), "projects": projects, "by_stage": by_stage, "differed": differed, "bad": len(differed)}
+    came = {"kills": len(fell), "projects": projects, "by_stage": by_stage}
+    return {**came, "repeated": repeated, "differed": differed, "bad": len(differed)}
 
 
 def survive(project: Project, whole: Ended, fell: list[str], *, kills: int, rng: np.random.Generator) -> Ended:
@@ -173,8 +176,9 @@ def tracked(project: Project, histories: dict[str, pd.DataFrame]) -> dict[str, A
         statuses[each.info.run_name].append(each.info.status)
     unfinished: list[str] = []
     for name, history in histories.items():
-        unfinished += [f"{name}: {statuses[name]}"] * (statuses[name] != ["FINISHED"])
-        [run_id] = [each.info.run_id for each in runs if each.info.run_name == name][:1]
+        # Killed between its end and DVC's record of it, a training is repeated, in a run of its own.
+        unfinished += [f"{name}: {statuses[name]}"] * (set(statuses[name]) != {"FINISHED"})
+        run_id = files.read_json(project.folder / paths.model(name) / paths.RUN_FILE)["run_id"]
         for key in ("train_loss", "val_loss", "val_accuracy", "learning_rate"):
             logged = [(point.step, point.value) for point in client.get_metric_history(run_id, key)]
             if logged != list(zip(history["epoch"], history[key], strict=True)):
@@ -193,6 +197,7 @@ def tracked(project: Project, histories: dict[str, pd.DataFrame]) -> dict[str, A
         "versions": sorted(f"{each.name}/{each.version}" for each in client.search_model_versions()),
         "logged models": sorted(f"{each.name}: {each.status}" for each in client.search_logged_models(experiments)),
         "unfinished": unfinished,
+        "repeated": sum(len(statuses[name]) - 1 for name in MODELS),
     }
 
 
