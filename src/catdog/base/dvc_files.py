@@ -3,11 +3,14 @@
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import yaml
 
+from catdog.base import files
 from catdog.base.errors import UserError
 
 _PID = re.compile(r'"pid": (\d+)\D')
@@ -22,6 +25,47 @@ def mend(root: Path) -> None:
     file = root / ".dvc/tmp/rwlock"
     if not _left_over(file):
         return
+    with suppress(_AtWork), _alone(root):
+        if _left_over(file):
+            file.unlink()
+            print(f"notice: a DVC that was cut off left {file.relative_to(root)}; it is removed", file=sys.stderr)
+
+
+def mend_record(root: Path) -> None:
+    """Put dvc.lock of the project at `root` back if it can't be read: as it was at the last call that found it whole.
+
+    DVC writes it in place, so a kill or a full disk can cut it off. What the older one lacks comes back from the cache.
+
+    Raises:
+        UserError: it is in a conflict of git, or a DVC is at work.
+    """
+    record, kept = root / "dvc.lock", root / ".dvc/tmp/dvc.lock.kept"
+    if not record.exists():
+        return
+    data = record.read_bytes()
+    if _is_record(data):
+        if kept.parent.is_dir() and not (kept.exists() and kept.read_bytes() == data):
+            files.write_bytes(kept, data)
+        return
+    problem = "dvc.lock can't be read"
+    if b"<<<<<<<" in data:
+        raise UserError(f"{problem}: it holds a conflict of git; resolve it, or `git checkout dvc.lock`")
+    try:
+        with _alone(root):
+            record.replace(kept.with_name("dvc.lock.unreadable"))
+            if kept.exists():
+                files.write_bytes(record, kept.read_bytes())
+    except _AtWork:
+        raise UserError(f"{problem}, and a DVC is at work: wait for it, or end it, and run it again") from None
+    print(f"notice: {problem}, so it is as it was before; DVC's cache has what was made since", file=sys.stderr)
+
+
+class _AtWork(Exception):
+    """A DVC is at work, or fails on more than this, as it will say itself."""
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.lock import make_lock  # type: ignore[import-untyped]
     from dvc.repo import Repo  # type: ignore[import-untyped]
@@ -29,33 +73,21 @@ def mend(root: Path) -> None:
     try:
         repo = Repo(str(root))
         hardlink = repo.config["core"].get("hardlink_lock", False)
-        with repo.lock, make_lock(f"{file}.lock", tmp_dir=repo.tmp_dir, hardlink_lock=hardlink):
-            if not _left_over(file):
-                return
-            file.unlink()
-    except (DvcException, OSError):  # a DVC is at work, or fails on more than this, as it will say itself
-        return
-    print(f"notice: a DVC that was cut off left {file.relative_to(root)}; it is removed", file=sys.stderr)
+        with repo.lock, make_lock(f"{root}/.dvc/tmp/rwlock.lock", tmp_dir=repo.tmp_dir, hardlink_lock=hardlink):
+            yield
+    except (DvcException, OSError):
+        raise _AtWork from None
 
 
-def check(root: Path) -> None:
-    """Check that DVC can read dvc.lock of the project at `root`, if there is one.
-
-    Raises:
-        UserError: it can't.
-    """
+def _is_record(data: bytes) -> bool:
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA as SCHEMA  # type: ignore[import-untyped]
     from voluptuous import Invalid
 
     try:
-        SCHEMA(yaml.load((root / "dvc.lock").read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    except FileNotFoundError:
-        return
+        SCHEMA(yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except (yaml.YAMLError, ValueError, Invalid):
-        raise UserError(
-            "dvc.lock can't be read; a full disk or a merge may have left it so: `git checkout dvc.lock`, or remove it "
-            "(what it names comes back from DVC's cache), and run it again"
-        ) from None
+        return False
+    return True
 
 
 def _left_over(file: Path) -> bool:

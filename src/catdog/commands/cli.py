@@ -59,7 +59,7 @@ def _command() -> None:
 @app.command(hidden=True)
 def mend() -> None:
     """Before `dvc repro`: clear away what a DVC that was cut off left, as every command does."""
-    dvc_files.check(paths.root())
+    dvc_files.mend_record(paths.root())
 
 
 @app.command()
