@@ -1,5 +1,6 @@
 """What a full disk leaves of DVC's own files: `dvc repro` goes on, and says what to do where a person has to."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -147,6 +148,20 @@ def test_a_record_of_which_none_was_kept_is_made_again_from_the_cache(pipeline):
     assert catdog("mend").returncode == 0
     assert not Path("dvc.lock").exists()
     assert "skipping run" in dvc("repro").stdout
+
+
+def test_a_record_stays_where_there_is_no_room_to_put_it_back(pipeline, monkeypatch):
+    dvc_files.mend_record(Path.cwd())
+    cut = Path("dvc.lock").read_bytes()[:30]
+    Path("dvc.lock").write_bytes(cut)
+
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(dvc_files.files, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):  # not that a DVC is at work
+        dvc_files.mend_record(Path.cwd())
+    assert Path("dvc.lock").read_bytes() == cut
 
 
 def test_a_record_in_conflict_or_of_a_dvc_at_work_is_left_alone(pipeline):

@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -52,9 +52,11 @@ def mend_record(root: Path) -> None:
         raise UserError(f"{problem}: it holds a conflict of git; resolve it, or `git checkout dvc.lock`")
     try:
         with _alone(root):
-            record.replace(kept.with_name("dvc.lock.unreadable"))
+            files.write_bytes(kept.with_name("dvc.lock.unreadable"), data)
             if kept.exists():
                 files.write_bytes(record, kept.read_bytes())
+            else:
+                record.unlink()
     except _AtWork:
         raise UserError(f"{problem}, and a DVC is at work: wait for it, or end it, and run it again") from None
     print(f"notice: {problem}, so it is as it was before; DVC's cache has what was made since", file=sys.stderr)
@@ -70,13 +72,16 @@ def _alone(root: Path) -> Iterator[None]:
     from dvc.lock import make_lock  # type: ignore[import-untyped]
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
-    try:
-        repo = Repo(str(root))
-        hardlink = repo.config["core"].get("hardlink_lock", False)
-        with repo.lock, make_lock(f"{root}/.dvc/tmp/rwlock.lock", tmp_dir=repo.tmp_dir, hardlink_lock=hardlink):
-            yield
-    except (DvcException, OSError):
-        raise _AtWork from None
+    with ExitStack() as held:
+        try:
+            repo = Repo(str(root))
+            hardlink = repo.config["core"].get("hardlink_lock", False)
+            held.enter_context(repo.lock)
+            lock = make_lock(f"{root}/.dvc/tmp/rwlock.lock", tmp_dir=repo.tmp_dir, hardlink_lock=hardlink)
+            held.enter_context(lock)
+        except (DvcException, OSError):
+            raise _AtWork from None
+        yield  # what fails here is no DVC at work: a full disk, say
 
 
 def _is_record(data: bytes) -> bool:

@@ -24,7 +24,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from catdog.base import files, paths
 from catdog.base.errors import UserError, first_line
 from catdog.base.progress import track
-from catdog.tracking import deployments, store
+from catdog.tracking import deployments, local_store, store
 
 DATABASE, MANIFEST = "mlflow.db", "manifest.json"
 PLACE = "backup://"
@@ -102,10 +102,11 @@ def database() -> Path:
         UserError: the store is on a server.
     """
     address = store.uri()
-    if not address.startswith("sqlite:///"):
+    file = local_store.database(address)
+    if file is None:
         shown = store.without_secret(address)
         raise UserError(f"{shown} is on a server: back up its database and its artifacts there, with their own means")
-    return Path(address.removeprefix("sqlite:///").split("?")[0]).resolve()
+    return file.resolve()
 
 
 @contextmanager

@@ -197,8 +197,8 @@ def _versions(client: Any) -> set[int]:
 
 
 def _lock_file(address: str) -> Path:
-    if address.startswith("sqlite:///"):
-        return local_store.lock_file(Path(address.removeprefix("sqlite:///").split("?")[0]))
+    if database := local_store.database(address):
+        return local_store.lock_file(database)
     name = f"catdog-{os.getuid()}-{hashlib.sha256(address.encode()).hexdigest()[:16]}.lock"
     return Path(tempfile.gettempdir()) / name
 

@@ -13,10 +13,8 @@ def make(address: str) -> None:
 
     MLflow makes one table after the other, in seconds; one that was killed meanwhile fails for good.
     """
-    if not address.startswith("sqlite:///"):
-        return
-    file = Path(address.removeprefix("sqlite:///").split("?")[0])
-    if _is_made(file) or not file.parent.is_dir():
+    file = database(address)
+    if file is None or _is_made(file) or not file.parent.is_dir():
         return
     with lock_file(file).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # it ends with the process, even if killed
@@ -26,6 +24,11 @@ def make(address: str) -> None:
             for leftover in (part, part.with_name(f"{part.name}-journal")):  # of a kill
                 leftover.unlink(missing_ok=True)
             mlflow.MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+
+
+def database(address: str) -> Path | None:
+    """The file of a local store's database; None where the store is on a server."""
+    return Path(address.removeprefix("sqlite:///").split("?")[0]) if address.startswith("sqlite:///") else None
 
 
 def lock_file(database: Path) -> Path:
