@@ -1,6 +1,5 @@
 """Features: computed once, kept through kills and damage, and the same whatever computes them."""
 
-import importlib.util
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from catdog.base.errors import UserError
+from catdog.engines import processor
 from catdog.photographs import photos, shards
 from catdog.training.loop import precision
 from catdog.training.xception import engines, features
@@ -259,8 +259,6 @@ def xception() -> keras.Model:
 @pytest.mark.parametrize("name", ["keras", "openvino"])
 @pytest.mark.parametrize(("numbers", "tolerance"), [("float32", 1e-4), ("mixed_bfloat16", 0.1)])
 def test_engines_agree_with_keras_in_float32(xception, tmp_path, monkeypatch, name, numbers, tolerance) -> None:
-    if name == "openvino" and not importlib.util.find_spec("openvino"):
-        pytest.skip("OpenVINO is not installed")
     monkeypatch.setattr(engines, "name", lambda: name)
     shard = _shard(tmp_path / "a.arrow", range(5))
     # Batches of 2 and 5 photographs: the last batch is not a full one.
@@ -287,8 +285,6 @@ def test_engines_agree_with_keras_in_float32(xception, tmp_path, monkeypatch, na
 
 
 def test_openvino_does_not_report_its_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not importlib.util.find_spec("openvino"):
-        pytest.skip("OpenVINO is not installed")
     script = f"""
         import sys
         import keras
@@ -319,7 +315,7 @@ def test_openvino_does_not_report_its_use(tmp_path: Path, monkeypatch: pytest.Mo
 )
 def test_auto_takes_bfloat16_where_the_hardware_has_it(monkeypatch, tmp_path, gpus, flags, expected) -> None:
     monkeypatch.setattr(precision, "gpu_capabilities", lambda: gpus)
-    monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
     if flags is not None:
         (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\nprocessor\t: 1\nflags\t\t: {flags}\n")
     assert precision.resolve("auto") == expected

@@ -83,8 +83,8 @@ def test_only_a_few_items_are_under_way():
     assert len(taken) < 2000
 
 
-def which_main(item: int) -> tuple[str, bool]:
-    return getattr(sys.modules["__main__"], "__file__", ""), parallel.in_worker()
+def which_main(item: int) -> str:
+    return getattr(sys.modules["__main__"], "__file__", "none")
 
 
 def test_workers_do_without_the_script_that_was_started(tmp_path):
@@ -95,13 +95,13 @@ def test_workers_do_without_the_script_that_was_started(tmp_path):
         "print('script runs as', __name__)\n"
         "if __name__ == '__main__':\n"
         "    print(*parallel.chunked_map(which_main, range(2), workers=1))\n"
-        "    print(__file__, __spec__, parallel.in_worker())\n"
+        "    print(__file__, __spec__)\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     first, in_workers, afterwards = done.stdout.splitlines()
     assert first == "script runs as __main__"
-    assert in_workers == "('', True) ('', True)"
-    assert afterwards == f"{script} None False"
+    assert in_workers == "none none"
+    assert afterwards == f"{script} None"
 
 
 def test_workers_end_with_a_parent_that_is_killed():

@@ -17,6 +17,7 @@ DUE = {
     "photographs": ALL,
     "pictures": ["prepare", "augment", "evaluate"],
     "preparation": ["prepare"],
+    "engines": [*TRAININGS, "evaluate"],
     "training/loop": [*TRAININGS, "evaluate"],
     "training/cnn": ["train_cnn"],
     "training/xception": ["train_xception", "evaluate"],

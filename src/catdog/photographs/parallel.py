@@ -20,7 +20,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 _CHUNK = 32
 _CHUNKS_UNDER_WAY = 4  # per worker
-_in_worker = False
 
 
 def cores() -> int:
@@ -138,16 +137,11 @@ def _main_unnoticed() -> Iterator[None]:
         vars(main).update(kept)
 
 
-def in_worker() -> bool:
-    """Whether this is a worker of `chunked_map`, where one thread has what is the process's, like stderr, to itself."""
-    return _in_worker
-
-
 def _begin_worker() -> None:
-    global _in_worker
-    _in_worker = True
     # Each worker is one core's worth, so OpenCV is kept from starting threads of its own.
     cv2.setNumThreads(1)
+    # Decoders in C print what they think of a file; what matters of it is in the result, or raised.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -1,31 +1,27 @@
 """One photograph: decoded, checked, turned upright, resized. This is the only decoder, so that training, evaluation,
 prediction and serving all see the same pixels.
 
-Pillow reads every header. OpenCV decodes ordinary JPEGs, shrinking them as it decodes; Pillow decodes the rest.
+Pillow reads every header. simplejpeg decodes ordinary JPEGs, shrinking them as it decodes; Pillow decodes the rest.
 """
 
 import functools
 import io
-import os
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
 from dataclasses import dataclass
-from typing import IO, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image
-
-from catdog.photographs import parallel
 
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
 _TIFF: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
 _ORIENTATION = 0x0112  # EXIF tag
 _JPEG_SIDE = 65_500  # pixels; libjpeg's limit
-_REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+_REDUCTIONS = (8, 4, 2)  # by which libjpeg shrinks while it decodes, several times faster than decoding first
 _BAND = 256  # rows
 _FLAT = 2  # of 255: how much a flat colour may vary, after compression
 # Warnings of libjpeg that mean that part of the picture is lost. Its others do not, nor do extraneous bytes before the
@@ -61,20 +57,11 @@ def standardise(data: bytes, *, image_size: int, min_side: int = 1, max_megapixe
     The format is told by content, not by name. Transparency becomes white. Of an animation the first frame counts. A
     JPEG already in standard form keeps its bytes.
 
-    libjpeg reports damage inside a JPEG on stderr only, which the whole process shares. So this damage is detected, and
-    kept off the terminal, only in the workers of `parallel`. Wrong bytes that still decode go unnoticed.
+    Wrong bytes that still decode go unnoticed.
 
     Raises:
         Unreadable: empty, not an image, truncated or damaged, too large, too small, or of one flat colour.
     """
-    with _captured_stderr() as messages:
-        photo = _standardise(data, image_size=image_size, min_side=min_side, max_megapixels=max_megapixels)
-    if lost := _LOST.search("".join(messages)):
-        raise Unreadable(f"damaged: {lost[0]}")
-    return photo
-
-
-def _standardise(data: bytes, *, image_size: int, min_side: int, max_megapixels: float) -> Photo:
     header = _open(data)
     width, height = header.size
     if width * height > max_megapixels * 1e6:
@@ -129,6 +116,7 @@ def encode(image: np.ndarray, *, quality: int = 95) -> bytes:
 def _open(data: bytes) -> Image.Image:
     if not data:
         raise Unreadable("empty")
+    _silence_pillow()
     # Our own limit in pixels is lower; Pillow would only warn.
     Image.MAX_IMAGE_PIXELS = None
     try:
@@ -137,6 +125,12 @@ def _open(data: bytes) -> Image.Image:
         raise Unreadable(_why_unidentified(data)) from None
     except Exception as error:  # Pillow's parsers raise nearly anything on hostile bytes
         raise Unreadable(f"damaged: {_one_line(error)}") from None
+
+
+@functools.cache
+def _silence_pillow() -> None:
+    # It warns on stderr of whatever looks odd in a file. What matters about a file is in its answer.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _why_unidentified(data: bytes) -> str:
@@ -175,13 +169,20 @@ def _refuse_if_cut(jpeg: bytes) -> None:
 def _decode_jpeg(data: bytes, *, ratio: float = 1) -> np.ndarray:
     """`ratio`: how many times larger than needed the picture is. It is shrunk by no more than that."""
     _refuse_if_cut(data)
-    # Shrinking by 2, 4 or 8 while decoding is several times faster than decoding first.
-    reduction = next((r for r in _REDUCED if ratio >= r), 1)
-    flag = _REDUCED.get(reduction, cv2.IMREAD_COLOR) & ~cv2.IMREAD_COLOR_BGR | cv2.IMREAD_COLOR_RGB
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise Unreadable("damaged: not decodable")
-    return image
+    reduction = next((r for r in _REDUCTIONS if ratio >= r), 1)
+    try:
+        if reduction == 1:
+            return simplejpeg.decode_jpeg(data)
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        least = {"min_height": -(-height // reduction), "min_width": -(-width // reduction)}
+        return simplejpeg.decode_jpeg(data, min_factor=reduction, **least)
+    except ValueError as error:  # of warnings too
+        if lost := _LOST.search(str(error)):
+            raise Unreadable(f"damaged: {lost[0]}") from None
+    # A warning that means nothing, or no JPEG: Pillow, which takes no notice of warnings, tells the two apart.
+    image = _open(data)
+    image.draft("RGB", (image.width // reduction, image.height // reduction))
+    return np.asarray(image.convert("RGB"))
 
 
 def _decode_other(image: Image.Image) -> np.ndarray:
@@ -243,29 +244,3 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
-
-
-@contextmanager
-def _captured_stderr() -> Iterator[list[str]]:
-    """Collect what C libraries and Pillow print to stderr, in a worker; elsewhere nothing is collected."""
-    messages: list[str] = []
-    if not parallel.in_worker():
-        yield messages
-        return
-    stderr, file = os.dup(2), _stderr_file()
-    os.dup2(file.fileno(), 2)
-    try:
-        yield messages
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        if os.fstat(file.fileno()).st_size:
-            file.seek(0)
-            messages.append(file.read().decode(errors="replace"))
-            file.seek(0)
-            file.truncate()
-
-
-@functools.cache
-def _stderr_file() -> IO[bytes]:
-    return tempfile.TemporaryFile(buffering=0)

@@ -34,7 +34,6 @@ SHIPPED = (
     "base/errors.py",
     "base/files.py",
     "base/text.py",
-    "photographs/parallel.py",
     "photographs/photos.py",
     "answers/classifier.py",
     "tracking/serving.py",

@@ -1,10 +1,7 @@
 """Which number format a network computes in: bfloat16 where the hardware has it, float32 elsewhere."""
 
-from pathlib import Path
+from catdog.engines import processor
 
-CPUINFO = Path("/proc/cpuinfo")
-# Processors without one of these can only imitate bfloat16, more slowly than they compute in float32.
-_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 _FIRST_CAPABLE_GPU = (8, 0)  # compute capability
 
 
@@ -18,9 +15,7 @@ def resolve(precision: str) -> str:
 def bfloat16_pays() -> bool:
     """Whether every GPU, or where there is none the processor, computes in bfloat16 itself."""
     capabilities = gpu_capabilities()
-    if capabilities:
-        return min(capabilities) >= _FIRST_CAPABLE_GPU
-    return bool(_CPU_FLAGS & _cpu_flags())
+    return min(capabilities) >= _FIRST_CAPABLE_GPU if capabilities else processor.has_bfloat16()
 
 
 def gpu_capabilities() -> list[tuple[int, int]]:
@@ -30,11 +25,3 @@ def gpu_capabilities() -> list[tuple[int, int]]:
     gpus = tf.config.list_physical_devices("GPU")
     # A GPU that does not name its capability is not one of NVIDIA's.
     return [tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus]
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        lines = CPUINFO.read_text().splitlines()
-    except OSError:  # not Linux
-        return set()
-    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
