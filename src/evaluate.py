@@ -1,7 +1,10 @@
 """Both models and the test photographs -> everything that is said about the two, and their registered versions."""
 
+import tempfile
+from pathlib import Path
+
 from catdog.base import errors, files, params, paths
-from catdog.evaluation import comparison, report, suspects
+from catdog.evaluation import comparison, report, served, suspects
 from catdog.photographs import shards
 from catdog.tracking import lineage, publication, store
 
@@ -13,17 +16,19 @@ def main() -> None:
     client = store.connect()
     train, val, test = (shards.Shard(path) for path in (paths.TRAIN, paths.VAL, paths.TEST))
 
-    models = comparison.load(p)
-    answers = comparison.ask(models, test=test, val=val)
-    corrupted = comparison.corrupt(p, models, test)
-    metrics = comparison.measure(p, answers, corrupted)
-    comparison.write(metrics)
-    tables = comparison.write_tables(p, metrics, answers, test=test, corrupted=corrupted)
-    pictures = comparison.draw(p, metrics, tables, answers=answers, models=models, test=test)
-    pictures["suspects"] = suspects.find(p, [train, val], note=comparison.drawings_note())
-    runs = publication.publish(
-        client, p, metrics=metrics, predictions=comparison.predictions(answers), pictures=pictures, test=test
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        models = served.make(p, Path(folder), train=train, val=val)
+        answers = comparison.ask(models, test=test)
+        corrupted = comparison.corrupt(p, models, test)
+        metrics = comparison.measure(p, models, answers, corrupted=corrupted, test=test)
+        comparison.write(metrics)
+        tables = comparison.write_tables(p, metrics, answers, test=test, corrupted=corrupted)
+        pictures = comparison.draw(p, metrics, tables, answers=answers, test=test)
+        pictures["suspects"] = suspects.find(p, [train, val], note=comparison.drawings_note())
+        predictions = comparison.predictions(answers)
+        runs = publication.publish(
+            client, p, models=models, metrics=metrics, predictions=predictions, pictures=pictures, test=test
+        )
     report.render(
         paths.REPORT,
         evaluation=metrics,

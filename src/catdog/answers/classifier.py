@@ -1,124 +1,116 @@
-"""A trained model in use: from a file's bytes to an answer, for the command line and the server alike."""
+"""A trained model in use: from a file's bytes to an answer, for the command line, the server and the page alike."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from catdog.base import files
-from catdog.base.errors import UserError, first_line
+from catdog.answers.asking import Asked, Network
+from catdog.answers.familiarity import Profile
 from catdog.photographs import photos
 
-BATCH = 32
+UNSURE, NEITHER = "unsure", "neither"
+
+
+class Answer(NamedTuple):
+    """What a model says of one photograph.
+
+    Attributes:
+        label: a class; `unsure` where the answer would be wrong too often; `neither` where the photograph is unlike
+            those that the model was made for.
+        probability: of the second class, whatever the label.
+        familiarity: the share of validation photographs that are no more familiar than this one; None where the model
+            has no profile.
+    """
+
+    label: str
+    probability: float
+    familiarity: float | None
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained model, with every step from a file's bytes to an answer.
+    """A served form, opened: every step from a file's bytes to an answer.
 
     Attributes:
         classes: their names; probabilities are those of the second.
         image_size: short side of the photographs' standard form in training (pixels).
-        side: of the model's square input (pixels).
+        side: of the network's square input (pixels).
         threshold: probability from which the second class is the label.
-        probabilities: from uint8 (n, side, side, 3) RGB to float64 (n,); works in batches, so memory stays flat.
+        temperature: what logits are divided by.
+        sureness: the probability that a class needs to be the label; None: any will do.
+        unfamiliar: the familiarity below which the label is `neither`; None: every photograph is familiar enough.
     """
 
+    network: Network
     classes: tuple[str, str]
     image_size: int
     side: int
     threshold: float
-    probabilities: Callable[[np.ndarray], np.ndarray]
+    temperature: float = 1.0
+    sureness: float | None = None
+    unfamiliar: float | None = None
+    profile: Profile | None = None
 
     def pixels(self, data: bytes) -> np.ndarray:
-        """The model's input for a file's bytes, uint8 (side, side, 3).
+        """The network's input for a file's bytes, uint8 (side, side, 3).
 
         Raises:
             photos.Unreadable: these bytes are no photograph.
         """
         return photos.pixels(photos.standardise(data, image_size=self.image_size).jpeg, self.side)
 
-    def label(self, probability: float, threshold: float | None = None) -> str:
-        return self.classes[int(probability >= (self.threshold if threshold is None else threshold))]
+    def ask(self, pixels: np.ndarray) -> Asked:
+        """What the network says of n photographs, at least one: uint8 (n, side, side, 3). Threads take turns."""
+        return self.network.ask(pixels)
 
-
-def load(
-    file: Path, *, classes: Iterable[str], image_size: int, threshold: float, model_sha256: str | None = None
-) -> Classifier:
-    """The classifier of a `.keras` file; errors as in `read`."""
-    return of(read(file, model_sha256), classes=classes, image_size=image_size, threshold=threshold)
-
-
-def read(file: Path, model_sha256: str | None = None) -> Any:
-    """Load a `.keras` file in Keras's safe mode: nothing in it is run as code.
-
-    Raises:
-        UserError: the file is missing, is not the one whose sha256 is `model_sha256`, or can't be loaded.
-    """
-    verify(file, model_sha256)
-    import keras
-
-    try:
-        model = keras.saving.load_model(file, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises nearly anything on a file that is not its own
-        raise UserError(f"{file} can't be loaded as a Keras model: {first_line(error)}") from None
-    if not isinstance(model.input_shape[1], int):
-        raise UserError(f"{file} does not say which image size it takes: save it with one")
-    return model
-
-
-def of(model: Any, *, classes: Iterable[str], image_size: int, threshold: float) -> Classifier:
-    """The classifier of a Keras model that `read` gave."""
-    first, second = classes
-    return Classifier(
-        classes=(first, second),
-        image_size=image_size,
-        side=model.input_shape[1],
-        threshold=threshold,
-        probabilities=in_batches(model),
-    )
-
-
-def verify(file: Path, model_sha256: str | None) -> None:
-    """Check that a model file is there and has this sha256 (None: any).
-
-    Raises:
-        UserError: it is missing, or is another.
-    """
-    if not file.is_file():
-        raise UserError(f"{file} not found: the file of the model is gone; restore the artifact store or train again")
-    if model_sha256 is not None and (actual := files.sha256(file)) != model_sha256:
-        raise UserError(
-            f"{file} is not the model that was logged: its sha256 is {actual[:12]}, not {model_sha256[:12]}; "
-            "it was changed or damaged, so it is not used; restore the artifact store or train again"
+    def answers(self, asked: Asked, threshold: float | None = None) -> list[Answer]:
+        """The answers that follow; `threshold` replaces the model's own."""
+        threshold = self.threshold if threshold is None else threshold
+        probabilities, familiarity = self.probabilities(asked), self.familiarity(asked)
+        labels = decide(
+            probabilities, familiarity, threshold=threshold, sureness=self.sureness, unfamiliar=self.unfamiliar
         )
+        names = [*self.classes, UNSURE, NEITHER]
+        familiarities = [None] * len(labels) if familiarity is None else familiarity.tolist()
+        return [
+            Answer(names[label], *rest)
+            for label, *rest in zip(labels, probabilities.tolist(), familiarities, strict=True)
+        ]
+
+    def stream(self, batches: Iterable[np.ndarray], threshold: float | None = None) -> Iterator[Answer]:
+        """The answers for batches of pixels, each of at most `asking.BATCH`. For one thread at a time."""
+        for asked in self.network.stream(batches):
+            yield from self.answers(asked, threshold)
+
+    def probabilities(self, asked: Asked) -> np.ndarray:
+        """Of the second class, float64 (n,)."""
+        return probability(asked.logits, self.temperature)
+
+    def familiarity(self, asked: Asked) -> np.ndarray | None:
+        return None if self.profile is None else self.profile.familiarity(asked.features)
 
 
-def in_batches(model: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """A Keras model as a function from uint8 (n, side, side, 3) to probabilities, float64 (n,), `BATCH` at a time."""
-    forward = _forward(model)
-
-    def probabilities(pixels: np.ndarray) -> np.ndarray:
-        parts = [forward(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
-        return np.concatenate(parts).reshape(-1).astype(np.float64) if parts else np.empty(0)
-
-    return probabilities
+def probability(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """The probability of logits divided by a temperature: their order stays, and so does 0.5."""
+    # From both ends, so that neither overflows.
+    small = np.exp(-np.abs(logits / temperature))
+    return np.where(logits >= 0, 1, small) / (1 + small)
 
 
-def _forward(model: Any) -> Callable[[np.ndarray], np.ndarray]:
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        return lambda pixels: keras.ops.convert_to_numpy(model(pixels.astype(np.float32), training=False))
-    import tensorflow as tf
-
-    # One signature for all batch sizes, else each would be traced anew.
-    signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
-    compiled = tf.function(
-        lambda x: model(tf.cast(x, tf.float32), training=False),
-        input_signature=[signature],
-        autograph=False,  # there is none to translate, and it leaves a file behind where the process is killed
-    )
-    return lambda pixels: compiled(tf.constant(pixels)).numpy()
+def decide(
+    probabilities: np.ndarray,
+    familiarity: np.ndarray | None,
+    *,
+    threshold: float,
+    sureness: float | None,
+    unfamiliar: float | None,
+) -> np.ndarray:
+    """The label of each of n photographs, (n,): 0 and 1 for the classes, 2 for `unsure`, 3 for `neither`."""
+    labels = (probabilities >= threshold).astype(int)
+    if sureness is not None:
+        labels[np.where(labels, probabilities, 1 - probabilities) < sureness] = 2
+    if unfamiliar is not None and familiarity is not None:
+        labels[familiarity < unfamiliar] = 3
+    return labels

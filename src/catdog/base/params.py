@@ -158,6 +158,8 @@ class Evaluate(_Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     bootstrap: Annotated[int, Field(ge=100)]
     corrupted: Annotated[int, Field(ge=1)]
+    answer_accuracy: Annotated[float, Field(gt=0.5, lt=1)] | None
+    unfamiliar: Annotated[float, Field(gt=0, lt=1)] | None
 
 
 class Promote(_Section):
@@ -166,7 +168,7 @@ class Promote(_Section):
     max_calibration_error: Fraction
     min_robustness: Fraction
     margin: Fraction
-    max_milliseconds: Positive
+    max_relative_time: Positive
     max_megabytes: Positive
 
 

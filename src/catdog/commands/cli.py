@@ -112,8 +112,8 @@ def promote(
 
     def rescore(uri: str) -> gates.Scored:
         test, model = shards.Shard(paths.TEST), registry.load(client, uri)
-        answers = inference.on_shard(test, side=model.side, probabilities=model.probabilities)
-        return gates.scored(test.digest, ids=test.ids, labels=test.labels, probabilities=answers)
+        asked = inference.on_shard(test, model.network, side=model.side)
+        return gates.scored(test.digest, ids=test.ids, labels=test.labels, probabilities=model.probabilities(asked))
 
     outcome = promotion.promote(client, p=p, why=why, candidate=candidate, rescore=rescore, dry_run=dry_run)
     for assessment in outcome.assessments:
@@ -218,7 +218,10 @@ def predict(
     ] = None,
     unverified: Unverified = False,
 ) -> None:
-    """Tell cat from dog: columns path, label, probability (of the second class) and error.
+    """Tell cat from dog: columns path, label, probability (of the second class), familiarity and error.
+
+    The label is a class; `unsure` if the answer would be wrong too often; or `neither` if the photograph is unlike
+    those that the model knows: of the photographs that it was tuned on, the share `familiarity` looked as strange.
 
     What can't be read gets a row with the reason. Exit status 1 only if nothing could be read. In CSV an apostrophe
     stands before names that a spreadsheet would take for formulas, and control characters are escapes such as \\x1b.

@@ -47,7 +47,7 @@ def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str]) -> S
         TEMPLATE.read_text(encoding="utf-8")
     )
     for judge in judges:  # the first answer takes longer
-        judge.warm_up()
+        judge.classifier.ask(np.zeros((1, judge.classifier.side, judge.classifier.side, 3), np.uint8))
 
     async def show(request: Request) -> Response:
         nonce = secrets.token_urlsafe(16)

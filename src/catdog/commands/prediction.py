@@ -3,6 +3,7 @@
 import csv
 import os
 import stat
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -11,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from catdog.answers.classifier import BATCH, Classifier
+from catdog.answers.asking import BATCH
+from catdog.answers.classifier import Answer, Classifier
 from catdog.base import files
 from catdog.base.errors import UserError
 from catdog.base.progress import track
@@ -21,19 +23,22 @@ from catdog.preparation import archives
 
 # What a spreadsheet takes for a formula, in full width too; and the apostrophe, so that one is always ours to remove.
 _FORMULA = tuple("=+-@＝＋－＠'")
-_BATCHES_AHEAD = 2  # decoded while the model computes; more would only fill memory
+_BATCHES_AHEAD = 4  # decoded while the model computes; more would only fill memory
 
 
 class Prediction(NamedTuple):
-    """The answer for one file, or in `error` why there is none; then label is empty and probability None.
+    """The answer for one file, or in `error` why there is none; then label is empty, and the numbers are None.
 
     path: as it is, in an archive too; only bytes that are not UTF-8 are escapes.
+    label: a class, `unsure` or `neither`; see `classifier.Answer`.
     probability: of the second class, whatever the label.
+    familiarity: the share of validation photographs that are no more familiar; None where the model can't tell.
     """
 
     path: str
     label: str
     probability: float | None
+    familiarity: float | None
     error: str
 
 
@@ -45,6 +50,7 @@ def predict(paths: Iterable[Path], *, model: Classifier, threshold: float | None
     `threshold` replaces the model's own.
     """
     inputs = [file for path in paths for file in _files(path)]
+    unanswered: deque[tuple[archives.File, str]] = deque()  # with the problem, if there is one
 
     def decode(file: archives.File) -> np.ndarray | str:
         try:
@@ -52,23 +58,33 @@ def predict(paths: Iterable[Path], *, model: Classifier, threshold: float | None
         except (archives.BadMember, photos.Unreadable) as error:
             return printable(str(error))
 
+    def readable() -> Iterator[np.ndarray]:
+        for file, pixels in zip(inputs, parallel.threaded(decode, inputs, ahead=_BATCHES_AHEAD * BATCH), strict=True):
+            unanswered.append((file, pixels if isinstance(pixels, str) else ""))
+            if not isinstance(pixels, str):
+                yield pixels
+
     def rows() -> Iterator[Prediction]:
-        decoded = zip(inputs, parallel.threaded(decode, inputs, ahead=_BATCHES_AHEAD * BATCH), strict=True)
-        for batch in parallel.chunks(decoded, BATCH):
-            readable = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
-            answers = iter(model.probabilities(np.stack(readable)) if readable else [])
-            for file, pixels in batch:
-                if isinstance(pixels, str):
-                    yield Prediction(file.source, "", None, pixels)
-                else:
-                    probability = float(next(answers))
-                    yield Prediction(file.source, model.label(probability, threshold), probability, "")
+        batches = (np.stack(batch) for batch in parallel.chunks(readable(), BATCH))
+        for answer in model.stream(batches, threshold):
+            yield from refused()
+            yield _row(unanswered.popleft()[0], answer)
+        yield from refused()
+
+    def refused() -> Iterator[Prediction]:
+        while unanswered and unanswered[0][1]:
+            file, problem = unanswered.popleft()
+            yield Prediction(file.source, "", None, None, problem)
 
     return track(rows(), total=len(inputs), what="predicting")
 
 
+def _row(file: archives.File, answer: Answer) -> Prediction:
+    return Prediction(file.source, answer.label, answer.probability, answer.familiarity, "")
+
+
 def write(rows: Iterable[Prediction], out: IO[str]) -> None:
-    r"""Write rows as CSV with a header, each as soon as it is there; probabilities to six places.
+    r"""Write rows as CSV with a header, each as soon as it is there; its numbers to six places.
 
     Each is one line, and safe on a terminal and in a spreadsheet: control characters are written as escapes, such as
     `\x1b`, and an apostrophe stands before what begins with = + - @ or an apostrophe. Parquet has names as they are.
@@ -76,8 +92,8 @@ def write(rows: Iterable[Prediction], out: IO[str]) -> None:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(Prediction._fields)
     for row in rows:
-        probability = "" if row.probability is None else f"{row.probability:.6f}"
-        writer.writerow([_cell(row.path), _cell(row.label), probability, _cell(row.error)])
+        numbers = ("" if number is None else f"{number:.6f}" for number in (row.probability, row.familiarity))
+        writer.writerow([_cell(row.path), _cell(row.label), *numbers, _cell(row.error)])
 
 
 def _cell(text: str) -> str:
@@ -105,8 +121,8 @@ def save(rows: Iterable[Prediction], out: Path) -> None:
 
 
 def _write_parquet(rows: Iterable[Prediction], path: Path) -> None:
-    text = pa.string()
-    schema = pa.schema([("path", text), ("label", text), ("probability", pa.float64()), ("error", text)])
+    numbers = dict.fromkeys(("probability", "familiarity"), pa.float64())
+    schema = pa.schema([(column, numbers.get(column, pa.string())) for column in Prediction._fields])
     with pq.ParquetWriter(path, schema) as writer:
         for chunk in parallel.chunks(rows, 4096):
             columns = [pa.array(c, f.type) for c, f in zip(zip(*chunk, strict=True), schema, strict=True)]

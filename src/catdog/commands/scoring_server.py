@@ -5,9 +5,7 @@ import json
 from typing import Any
 
 import mlflow
-import pandas as pd
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import PyFuncModel
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -33,7 +31,7 @@ class _Unfit(Exception):
     """What is wrong with a request."""
 
 
-def create(model: PyFuncModel, *, hosts: list[str]) -> Starlette:
+def create(model: serving.Served, *, hosts: list[str]) -> Starlette:
     """The ASGI application that serves a model that `tracking.served_form.answering` gave.
 
     Args:
@@ -43,14 +41,14 @@ def create(model: PyFuncModel, *, hosts: list[str]) -> Starlette:
     def answer(body: bytes) -> Response:
         try:
             images, params = _request(body)
-            predictions: Any = model.predict(pd.DataFrame({serving.IMAGE: images}), params=params)
+            answers = model.answer(images, params)
         except _Unfit as error:
             return guard.refusal(str(error), 400, error_code="BAD_REQUEST")
         except MlflowException as error:
             if (status := error.get_http_status_code()) >= 500:
                 raise
             return guard.refusal(error.message[:_MOST_WORDS], status, error_code=error.error_code)
-        return JSONResponse({"predictions": predictions.to_dict("records")})
+        return JSONResponse({"predictions": answers})
 
     async def invocations(request: Request) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -2,17 +2,18 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from mlflow import MlflowClient
 
+from catdog.answers import gradcam
 from catdog.answers.classifier import Classifier
 from catdog.base.errors import UserError
-from catdog.evaluation import gradcam
 from catdog.photographs import photos
 from catdog.tracking import deployments, lost, served_form, versions
 from catdog.tracking.deployments import CHAMPION, SERVED
+
+NEAREST = 4  # training photographs shown beside a verdict
 
 
 @dataclass(frozen=True)
@@ -20,17 +21,23 @@ class Verdict:
     """One model's answer.
 
     Attributes:
-        label: the class that it takes the photograph for.
-        probability: of the second class, whatever the label.
+        label: a class, `unsure` or `neither`.
+        leans: the class that is the likelier one, whatever the label.
+        probability: of the second class.
+        familiarity: see `classifier.Answer`.
         photograph: uint8 (height, width, 3) RGB: upright and shrunk, as the model's input is made from it.
-        overlay: uint8 (height, width, 3) RGB: the photograph; a place is the redder the more it spoke for the label.
-        milliseconds: from the photograph's bytes to the probability.
+        overlay: uint8 (height, width, 3) RGB: the photograph; a place is the redder the more it spoke for `leans`.
+        nearest: ids of the training photographs most like it.
+        milliseconds: from the photograph's bytes to the answer.
     """
 
     label: str
+    leans: str
     probability: float
+    familiarity: float | None
     photograph: np.ndarray
     overlay: np.ndarray
+    nearest: list[str]
     milliseconds: float
 
 
@@ -50,13 +57,6 @@ class Judge:
     accuracy: float | None
     drawn: bool
     classifier: Classifier
-    network: Any
-
-    def warm_up(self) -> None:
-        """Give a first answer, at which TensorFlow compiles."""
-        black = np.zeros((1, self.classifier.side, self.classifier.side, 3), np.uint8)
-        self.classifier.probabilities(black)
-        gradcam.maps(self.network, black, second=np.array([True]))
 
     def verdict(self, data: bytes) -> Verdict:
         """The answer to a file's bytes.
@@ -65,14 +65,23 @@ class Judge:
             photos.Unreadable: these bytes are no photograph.
         """
         started = time.perf_counter()
-        photo = photos.standardise(data, image_size=self.classifier.image_size)
-        pixels = photos.pixels(photo.jpeg, self.classifier.side)[None]
-        probability = float(self.classifier.probabilities(pixels)[0])
+        c = self.classifier
+        photo = photos.standardise(data, image_size=c.image_size)
+        asked = c.ask(photos.pixels(photo.jpeg, c.side)[None])
+        [answer] = c.answers(asked)
         milliseconds = 1000 * (time.perf_counter() - started)
-        label = self.classifier.label(probability)
-        second = np.array([label == self.classifier.classes[1]])
-        [heat] = gradcam.maps(self.network, pixels, second=second)
-        return Verdict(label, probability, photo.image, gradcam.overlay(photo.image, heat), milliseconds)
+        second = answer.probability >= c.threshold
+        [heat] = gradcam.heat(asked.evidence, second=np.array([second]))
+        return Verdict(
+            answer.label,
+            c.classes[second],
+            answer.probability,
+            answer.familiarity,
+            photo.image,
+            gradcam.overlay(photo.image, heat),
+            c.profile.nearest(asked.features[0], NEAREST) if c.profile else [],
+            milliseconds,
+        )
 
 
 def judges(client: MlflowClient) -> list[Judge]:
@@ -92,9 +101,9 @@ def judges(client: MlflowClient) -> list[Judge]:
         if version is None:
             what_to_do = lost.runs(client) or "run the pipeline first (`dvc repro`)"
             raise UserError(f"{registered} has no version here: {what_to_do}")
-        network, classifier = served_form.load(versions.uri(version), **versions.digests(version))
+        classifier = served_form.load(versions.uri(version), **versions.digests(version))
         accuracy = float(version.tags["accuracy"]) if "accuracy" in version.tags else None
         drawn = version.tags.get("source_kind") == "drawn"
         name, is_champion = versions.name(version), version is champion
-        judges.append(Judge(kind, name, is_champion, accuracy, drawn, classifier, network))
+        judges.append(Judge(kind, name, is_champion, accuracy, drawn, classifier))
     return judges

@@ -31,19 +31,25 @@ def export(model: Any, path: Path, *, dtype: str = "float32") -> None:
     cast.export(str(path), format="openvino", verbose=False)
 
 
-def compile(path: Path, *, batch_size: int, bfloat16: bool) -> Run:
-    """The network of `export` for batches of up to `batch_size` rows, one batch after another on all cores."""
+def compile(path: Path, *, bfloat16: bool, batch_size: int | None = None) -> Run:
+    """The network of `export`.
+
+    Args:
+        batch_size: rows of a batch at most, where most batches have as many: each core then takes its own batch. None:
+            batches of any size, each done by all cores together, so that one is done soonest.
+    """
     core = _openvino().Core()
     network = core.read_model(path)
-    [given] = network.inputs
-    network.reshape({given: [batch_size, *given.partial_shape[1:]]})
+    if batch_size:
+        [given] = network.inputs
+        network.reshape({given: [batch_size, *given.partial_shape[1:]]})
     hints = {
         "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
-        # One row at a time is soonest done by all cores together; of many, each core takes its own batch.
-        "PERFORMANCE_HINT": "LATENCY" if batch_size == 1 else "THROUGHPUT",
+        "PERFORMANCE_HINT": "THROUGHPUT" if batch_size else "LATENCY",
     }
     compiled = core.compile_model(network, "CPU", hints)
-    count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    # At least two, so that one computes while the other's results are taken.
+    count = max(2, compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
     requests = [compiled.create_infer_request() for _ in range(count)]
 
     def finish(request: Any, rows: int) -> list[np.ndarray]:
@@ -59,7 +65,7 @@ def compile(path: Path, *, batch_size: int, bfloat16: bool) -> Run:
                     free.append(request)
                     yield finish(request, rows)
                 request = free.pop()
-                request.start_async([_filled(batch, batch_size)])
+                request.start_async([_filled(batch, batch_size or len(batch))])
                 busy.append((request, len(batch)))
             while busy:
                 yield finish(*busy.popleft())

@@ -1,26 +1,35 @@
-"""What the two models say of the test photographs, as metrics, tables and pictures."""
+"""What the served forms of the two models say of the test photographs, as metrics, tables and pictures."""
 
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
-import keras
 import numpy as np
 import pandas as pd
 
-from catdog.answers import classifier, inference
+from catdog.answers import inference
+from catdog.answers.classifier import decide, probability
 from catdog.base import files, params, paths
 from catdog.base.errors import UserError
-from catdog.evaluation import calibration, corruptions, difference, failures, plots, scoring, slices, tradeoffs
+from catdog.evaluation import (
+    agreement,
+    calibration,
+    corruptions,
+    difference,
+    doubt,
+    failures,
+    plots,
+    scoring,
+    slices,
+    timing,
+    tradeoffs,
+)
+from catdog.evaluation.served import Served
 from catdog.photographs import shards
 from catdog.pictures import style
 from catdog.pictures.style import NAMES
 
-_TIMED_ANSWERS = 15
-_AT_ONCE = 32
 _CALIBRATED = ("log_loss", "brier", "calibration_error")
 # Of metrics/train_<model>.json; the CNN has no features.
 _COSTS = ("epochs", "best_epoch", "parameters", "file_bytes", "peak_memory_bytes")
@@ -28,83 +37,87 @@ _SECONDS = ("seconds_data", "seconds_features", "seconds_training")
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A saved model: as it would be used, as Keras has it, and as the quickest function to probabilities here."""
-
-    classifier: classifier.Classifier
-    model: keras.Model
-    quick: Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
 class Answers:
-    """Probabilities of the second class, float64 (n,), for the test photographs, by model; and how long one takes.
+    """What both models say of the test photographs, by model, one entry per photograph.
 
-    `batch_milliseconds` is the time of each of 32 at once. `val_probabilities`, for `val_labels`, come from the quick
-    function.
+    Attributes:
+        probabilities: of the second class, float64 (n,), as they are served.
+        uncalibrated: the same before the temperature.
+        familiarity: float64 (n,).
+        given: the labels that are served, (n,), as `classifier.decide` has them.
+        evidence: what speaks for the second class by place, float32 (n, height, width).
+        times: what an answer takes, as `timing.measure` has it.
     """
 
     labels: np.ndarray
     ids: list[str]
     probabilities: dict[str, np.ndarray]
-    milliseconds: dict[str, float]
-    batch_milliseconds: dict[str, float]
-    val_labels: np.ndarray
-    val_probabilities: dict[str, np.ndarray]
+    uncalibrated: dict[str, np.ndarray]
+    familiarity: dict[str, np.ndarray]
+    given: dict[str, np.ndarray]
+    evidence: dict[str, np.ndarray]
+    times: dict[str, dict[str, float]]
 
 
-def load(p: params.Params) -> dict[str, Judged]:
-    """Both saved models."""
-    models = {}
-    for name in NAMES:
-        model = classifier.read(paths.model(name) / paths.MODEL_FILE)
-        judged = classifier.of(
-            model, classes=p.base.classes, image_size=p.prepare.image_size, threshold=p.evaluate.threshold
+def ask(models: dict[str, Served], *, test: shards.Shard) -> Answers:
+    """Have both served forms judge the test photographs."""
+    answers = Answers(test.labels, test.ids, {}, {}, {}, {}, {}, {})
+    for name, model in models.items():
+        c = model.classifier
+        asked = inference.on_shard(test, c.network, side=c.side, what=f"test, {name}")
+        familiarity = c.familiarity(asked)
+        assert familiarity is not None
+        answers.probabilities[name] = c.probabilities(asked)
+        answers.uncalibrated[name] = probability(asked.logits, 1)
+        answers.familiarity[name] = familiarity
+        answers.given[name] = decide(
+            answers.probabilities[name],
+            familiarity,
+            threshold=c.threshold,
+            sureness=c.sureness,
+            unfamiliar=c.unfamiliar,
         )
-        models[name] = Judged(judged, model, inference.quickest(model, precision=p.train_xception.precision))
-    return models
+        answers.evidence[name] = asked.evidence
+        answers.times[name] = timing.measure(c, test)
+    return answers
 
 
-def ask(models: dict[str, Judged], *, test: shards.Shard, val: shards.Shard) -> Answers:
-    """Have both models, as they would be served, judge the test photographs; and those of `val`, to calibrate by."""
-    return Answers(
-        test.labels,
-        test.ids,
-        {name: _on_shard(test, model, model.classifier.probabilities, name) for name, model in models.items()},
-        {name: _milliseconds(model.classifier, test, 1) for name, model in models.items()},
-        {name: _milliseconds(model.classifier, test, _AT_ONCE) for name, model in models.items()},
-        val.labels,
-        {name: _on_shard(val, model, model.quick, name) for name, model in models.items()},
-    )
-
-
-def corrupt(p: params.Params, models: dict[str, Judged], test: shards.Shard) -> corruptions.Corrupted:
+def corrupt(p: params.Params, models: dict[str, Served], test: shards.Shard) -> corruptions.Corrupted:
     """How both models fare on corrupted test photographs."""
-    e = p.evaluate
-    asked = {name: (model.classifier.side, model.quick) for name, model in models.items()}
-    return corruptions.measure(test, count=e.corrupted, models=asked, threshold=e.threshold, confidence=e.confidence)
+    classifiers = {name: model.classifier for name, model in models.items()}
+    return corruptions.measure(test, count=p.evaluate.corrupted, models=classifiers, confidence=p.evaluate.confidence)
 
 
-def measure(p: params.Params, answers: Answers, corrupted: corruptions.Corrupted) -> dict:
+def measure(
+    p: params.Params,
+    models: dict[str, Served],
+    answers: Answers,
+    *,
+    corrupted: corruptions.Corrupted,
+    test: shards.Shard,
+) -> dict:
     """Each model's metrics with intervals and cost, and the difference between the two, in numbers and words."""
     e = p.evaluate
+    score = partial(scoring.score, answers.labels, threshold=e.threshold)
+    intervals = partial(scoring.intervals, answers.labels, **_bootstrap(p), threshold=e.threshold)
     metrics: dict = {}
-    for name in NAMES:
+    for name, model in models.items():
         trained = files.read_json(paths.train_metrics(name))
-        probabilities = answers.probabilities[name]
-        temperature = calibration.temperature(answers.val_labels, answers.val_probabilities[name])
-        calibrated = calibration.apply_temperature(probabilities, temperature)
+        probabilities, uncalibrated = answers.probabilities[name], answers.uncalibrated[name]
         metrics[name] = {
-            **scoring.score(answers.labels, probabilities, threshold=e.threshold),
-            "temperature": temperature,
-            **_calibrated(scoring.score(answers.labels, calibrated, threshold=e.threshold)),
+            **score(probabilities),
+            **_uncalibrated(score(uncalibrated)),
+            "temperature": model.settings.temperature,
+            "sureness": model.settings.sureness,
+            "doubt": doubt.measure(answers.labels, answers.given[name], confidence=e.confidence)
+            | corrupted.doubt(name),
             "robustness": corrupted.robustness(name),
             "train_seconds": trained["seconds"],
-            "milliseconds_per_photograph": answers.milliseconds[name],
-            "milliseconds_per_photograph_of_32": answers.batch_milliseconds[name],
+            **answers.times[name],
+            "agreement": agreement.measure(model, probabilities, test, count=e.corrupted),
             **{key: trained[key] for key in _COSTS + _SECONDS if key in trained},
-            "intervals": scoring.intervals(answers.labels, probabilities, **_bootstrap(p), threshold=e.threshold)
-            | _calibrated(scoring.intervals(answers.labels, calibrated, **_bootstrap(p), threshold=e.threshold))
+            "intervals": intervals(probabilities)
+            | _uncalibrated(intervals(uncalibrated))
             | {"robustness": scoring.mean_interval(corrupted.shares[name], **_bootstrap(p)).tolist()},
         }
     metrics["difference"] = difference.compare(
@@ -137,22 +150,23 @@ def write_tables(
     p: params.Params, metrics: dict, answers: Answers, *, test: shards.Shard, corrupted: corruptions.Corrupted
 ) -> dict[str, dict[str, pd.DataFrame]]:
     """Write what DVC draws, plots/<table>_<model>.csv, and return it by table and model; and two of both models."""
-    tables: dict[str, dict[str, pd.DataFrame]] = {
-        kind: {} for kind in ("roc", "precision_recall", "reliability", "calibrated", "confusion")
-    }
+    e = p.evaluate
+    kinds = ("roc", "precision_recall", "reliability", "uncalibrated", "confusion", "risk_coverage")
+    tables: dict[str, dict[str, pd.DataFrame]] = {kind: {} for kind in kinds}
     tables |= {f"{kind}_band": {} for kind in ("roc", "precision_recall")}
     for name in NAMES:
         labels, probabilities = answers.labels, answers.probabilities[name]
-        calibrated = calibration.apply_temperature(probabilities, metrics[name]["temperature"])
+        reliability = partial(calibration.reliability_table, labels, confidence=e.confidence)
         for curve in tradeoffs.CURVES:
             tables[curve][name] = tradeoffs.table(curve, labels, probabilities)
             tables[f"{curve}_band"][name] = tradeoffs.band(curve, labels, probabilities, **_bootstrap(p))
-        confidence = p.evaluate.confidence
-        tables["reliability"][name] = calibration.reliability_table(labels, probabilities, confidence=confidence)
-        tables["calibrated"][name] = calibration.reliability_table(labels, calibrated, confidence=confidence)
+        tables["reliability"][name] = reliability(probabilities)
+        tables["uncalibrated"][name] = reliability(answers.uncalibrated[name])
         tables["confusion"][name] = scoring.confusion_table(
-            labels, probabilities, threshold=p.evaluate.threshold, classes=p.base.classes
+            labels, probabilities, threshold=e.threshold, classes=p.base.classes
         )
+        sure, right = doubt.sureness(probabilities, threshold=e.threshold), (probabilities >= e.threshold) == labels
+        tables["risk_coverage"][name] = doubt.risk_coverage(sure, right, confidence=e.confidence)
     for kind, by_model in tables.items():
         for name, table in by_model.items():
             files.write_text(paths.PLOTS / f"{kind}_{name}.csv", table.to_csv(index=False))
@@ -176,26 +190,26 @@ def draw(
     tables: dict[str, dict[str, pd.DataFrame]],
     *,
     answers: Answers,
-    models: dict[str, Judged],
     test: shards.Shard,
 ) -> dict[str, Path]:
     """Draw plots/*.png and return them, and those of earlier stages, by the name under which the report shows them."""
     note = drawings_note()
-    names = ("curves", "confusions", "roc", "precision_recall", "reliability", "slices", "corruptions", "cost")
+    names = ("curves", "confusions", "roc", "precision_recall", "reliability", "doubt", "slices", "corruptions", "cost")
     pictures = {name: paths.PLOTS / f"{name}.png" for name in (*names, "comparison")}
     trained = histories()
     plots.curves(trained, pictures["curves"], note=note)
     plots.confusions(tables["confusion"], pictures["confusions"], classes=p.base.classes, note=note)
     for curve in tradeoffs.CURVES:
         plots.tradeoff(curve, tables[curve], tables[f"{curve}_band"], metrics, pictures[curve], note=note)
-    plots.reliability(tables["reliability"], tables["calibrated"], metrics, pictures["reliability"], note=note)
+    plots.reliability(tables["uncalibrated"], tables["reliability"], metrics, pictures["reliability"], note=note)
+    wanted = p.evaluate.answer_accuracy
+    doubt.draw(tables["risk_coverage"], metrics, pictures["doubt"], wanted=wanted, note=note)
     plots.cost(metrics, trained, pictures["cost"], note=note)
     plots.comparison(metrics, trained, pictures["comparison"], note=note)
     slices.draw(tables["slices"]["both"], pictures["slices"], note=note)
     corruptions.draw(tables["corruptions"]["both"], pictures["corruptions"], note=note)
-    networks = {name: model.model for name, model in models.items()}
     failed = failures.draw(
-        failures.Failures(test, answers.probabilities, networks, p.base.classes, p.evaluate.threshold, note)
+        failures.Failures(test, answers.probabilities, answers.evidence, p.base.classes, p.evaluate.threshold, note)
     )
     augmented = {"augmented": paths.AUGMENTED_SHEET, "transforms": paths.TRANSFORMS_SHEET}
     return pictures | failed | paths.DATA_PICTURES | augmented
@@ -220,31 +234,15 @@ def _numbers(values: dict) -> dict:
     """What of `values` is a number or a table of numbers; intervals are too many for a table of metrics."""
     kept: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict) and key != "intervals":
+        if isinstance(value, dict) and "difference" in value:
             kept[key] = {"difference": value["difference"]}
+        elif isinstance(value, dict) and key != "intervals":
+            kept |= _numbers(value)
         elif isinstance(value, int | float):
             kept[key] = value
     return kept
 
 
-def _calibrated(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Of metrics, or their intervals, on calibrated probabilities: those that a temperature changes."""
-    return {f"calibrated_{key}": metrics[key] for key in _CALIBRATED}
-
-
-def _on_shard(
-    shard: shards.Shard, model: Judged, probabilities: Callable[[np.ndarray], np.ndarray], name: str
-) -> np.ndarray:
-    what = f"{shard.path.stem}, {name}"
-    return inference.on_shard(shard, side=model.classifier.side, probabilities=probabilities, what=what)
-
-
-def _milliseconds(model: classifier.Classifier, test: shards.Shard, at_once: int) -> float:
-    """Median time from a photograph's bytes to its probability, of so many at once, for each of them."""
-    taken = []
-    for turn in range(_TIMED_ANSWERS if at_once == 1 else 3):
-        rows = [(turn * at_once + place) % len(test) for place in range(at_once)]
-        started = time.perf_counter()
-        model.probabilities(np.stack([model.pixels(test.jpeg(row)) for row in rows]))
-        taken.append(1000 * (time.perf_counter() - started) / at_once)
-    return statistics.median(taken)
+def _uncalibrated(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Of metrics, or their intervals, on probabilities before the temperature: those that it changes."""
+    return {f"uncalibrated_{key}": metrics[key] for key in _CALIBRATED}

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from catdog.answers.asking import BATCH
+from catdog.answers.classifier import NEITHER, UNSURE, Classifier
 from catdog.base.progress import track
 from catdog.evaluation import scoring
 from catdog.photographs import parallel, photos
@@ -21,10 +23,8 @@ from catdog.pictures import style
 from catdog.pictures.style import COLOURS, NAMES
 
 STRENGTHS = (1, 2, 3)
-_BATCH = 128
 
 Corrupt = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
-Model = tuple[int, Callable[[np.ndarray], np.ndarray]]
 
 
 def blur(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
@@ -75,7 +75,8 @@ class Corrupted:
     """How models fare on corrupted photographs.
 
     Attributes:
-        table: columns corruption, strength (0: none), model, photographs, accuracy, low, high (Wilson's interval).
+        table: columns corruption, strength (0: none), model, photographs, accuracy, low, high (Wilson's interval),
+            unsure and neither (shares that get no class).
         shares: by model, float64 (photographs,): of each photograph's corrupted versions, the share that the model
             gets right.
     """
@@ -87,13 +88,17 @@ class Corrupted:
         """The mean accuracy of a model over all corruptions and strengths."""
         return float(self.shares[model].mean())
 
+    def doubt(self, model: str) -> dict[str, float]:
+        """The shares that get no class, over all corruptions and strengths."""
+        rows = self.table[(self.table["model"] == model) & (self.table["strength"] > 0)]
+        return {f"corrupted_{label}": float(rows[label].mean()) for label in (UNSURE, NEITHER)}
 
-def measure(shard: Shard, *, count: int, models: dict[str, Model], threshold: float, confidence: float) -> Corrupted:
+
+def measure(shard: Shard, *, count: int, models: dict[str, Classifier], confidence: float) -> Corrupted:
     """Ask models about the photographs of a shard, as they are and corrupted in every way.
 
     Args:
         count: photographs at most: the first by id, which are as good as random, and always the same.
-        models: the side of the square that each takes, and its answers: uint8 (n, side, side, 3) to probabilities (n,).
     """
     rows = sorted(range(len(shard)), key=lambda row: shard.ids[row])[:count]
     labels = shard.labels[rows] == 1
@@ -102,16 +107,18 @@ def measure(shard: Shard, *, count: int, models: dict[str, Model], threshold: fl
     rights: dict[str, list[np.ndarray]] = {name: [] for name in models}
     for kind, strength in track(trials, total=len(trials), what="corrupted photographs"):
         version = partial(_version, shard, kind=kind, strength=strength)
-        jpegs = list(parallel.threaded(version, rows, ahead=_BATCH))
-        for name, (side, answers) in models.items():
-            pixels = parallel.threaded(partial(photos.pixels, size=side), jpegs, ahead=2 * _BATCH)
-            probabilities = [answers(np.stack(batch)) for batch in parallel.chunks(pixels, _BATCH)]
-            right = (np.concatenate(probabilities) >= threshold) == labels
+        jpegs = list(parallel.threaded(version, rows, ahead=4 * BATCH))
+        for name, model in models.items():
+            pixels = parallel.threaded(partial(photos.pixels, size=model.side), jpegs, ahead=4 * BATCH)
+            batches = (np.stack(batch) for batch in parallel.chunks(pixels, BATCH))
+            answers = list(model.stream(batches))
+            right = (np.array([answer.probability for answer in answers]) >= model.threshold) == labels
             if strength:
                 rights[name].append(right)
             low, high = scoring.wilson(right.sum(), len(right), confidence)
-            results.append((kind, strength, name, len(right), right.mean(), low, high))
-    columns = ["corruption", "strength", "model", "photographs", "accuracy", "low", "high"]
+            doubts = [np.mean([answer.label == label for answer in answers]) for label in (UNSURE, NEITHER)]
+            results.append((kind, strength, name, len(right), right.mean(), low, high, *doubts))
+    columns = ["corruption", "strength", "model", "photographs", "accuracy", "low", "high", UNSURE, NEITHER]
     shares = {name: np.mean(by_trial, axis=0) for name, by_trial in rights.items()}
     return Corrupted(pd.DataFrame(results, columns=columns), shares)
 

@@ -4,12 +4,11 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
 
+from catdog.answers import gradcam
 from catdog.base import files, paths
-from catdog.evaluation import gradcam
 from catdog.photographs import photos
 from catdog.photographs.shards import Shard
 from catdog.pictures import sheets
@@ -25,13 +24,13 @@ class Failures:
 
     Attributes:
         probabilities: of the second class, float64 (n,), by model.
-        models: the saved models, by name; asked again only about photographs on the sheets.
+        evidence: what speaks for the second class by place, (n, height, width), by model.
         note: stands on each sheet, in red.
     """
 
     shard: Shard
     probabilities: dict[str, np.ndarray]
-    models: dict[str, keras.Model]
+    evidence: dict[str, np.ndarray]
     classes: list[str]
     threshold: float
     note: str = ""
@@ -115,9 +114,8 @@ def _sheet(failures: Failures, headings: dict[int, str], path: Path, *, title: s
 
 
 def _heats(failures: Failures, name: str, rows: list[int]) -> np.ndarray:
-    model = failures.models[name]
-    pixels = np.stack([photos.pixels(failures.shard.jpeg(row), model.input_shape[1]) for row in rows])
-    return gradcam.maps(model, pixels, second=failures.probabilities[name][rows] >= failures.threshold)
+    second = failures.probabilities[name][rows] >= failures.threshold
+    return gradcam.heat(failures.evidence[name][rows], second=second)
 
 
 def _verdict(failures: Failures, name: str, row: int) -> str:

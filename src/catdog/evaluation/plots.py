@@ -87,25 +87,25 @@ def confusions(tables: Tables, path: Path, *, classes: list[str], note: str = ""
     style.save(figure, path)
 
 
-def reliability(tables: Tables, calibrated: Tables, evaluation: dict, path: Path, *, note: str = "") -> None:
-    """Observed frequency by predicted probability, before and after temperature scaling, and counts by probability."""
-    figure, (before, after, counts) = style.panels(3, size=(12, 3.9), note=note)
+def reliability(before: Tables, after: Tables, evaluation: dict, path: Path, *, note: str = "") -> None:
+    """Observed frequency by predicted probability, before and after the temperature, and counts by probability."""
+    figure, (left, right, counts) = style.panels(3, size=(12, 3.9), note=note)
     entries = [(GREY, ":", "probabilities that mean what they say")]
-    for axes in (before, after):
+    for axes in (left, right):
         axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
         axes.set(xlabel="predicted probability", ylabel="observed frequency")
-    for place, (model, table) in enumerate(tables.items()):
+    for place, (model, table) in enumerate(after.items()):
         colour, metrics = COLOURS[model], evaluation[model]
-        _observed(before, table, colour)
-        _observed(after, calibrated[model], colour)
+        _observed(left, before[model], colour)
+        _observed(right, table, colour)
         width = table["width"] * 0.4
         counts.bar(table["middle"] + (place - 0.5) * width, table["photographs"], width, color=colour)
-        error, calibrated_error = metrics["calibration_error"], metrics["calibrated_calibration_error"]
+        error, calibrated_error = metrics["uncalibrated_calibration_error"], metrics["calibration_error"]
         words = f"off by {100 * error:.1f} %, then {100 * calibrated_error:.1f} %"
         entries.append((colour, "-", f"{NAMES[model]}: {words} (temperature {metrics['temperature']:.2f})"))
-    style.percent_axes(before.xaxis, before.yaxis, after.xaxis, after.yaxis, counts.xaxis)
-    style.title(before, "Predicted against observed")
-    style.title(after, "After temperature scaling")
+    style.percent_axes(left.xaxis, left.yaxis, right.xaxis, right.yaxis, counts.xaxis)
+    style.title(left, "Before the temperature")
+    style.title(right, "As served")
     counts.set(xlabel="predicted probability", ylabel="count", yscale="log")
     counts.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     counts.minorticks_off()

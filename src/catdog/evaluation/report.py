@@ -50,6 +50,9 @@ def render(
         rows=report_tables.rows,
         metrics=[evaluation[model] for model in NAMES],
         costs=report_tables.costs(evaluation, histories),
+        doubts=[evaluation[model]["doubt"] for model in NAMES],
+        agreements=[evaluation[model]["agreement"] for model in NAMES],
+        sureness={model: _sureness(evaluation[model], params["evaluate"]) for model in NAMES},
         data=data,
         agreement=report_tables.agreement(evaluation["difference"]),
         splits=report_tables.splits(data["counts"], classes),
@@ -74,6 +77,17 @@ def _verdict(evaluation: dict) -> str:
         certainty = "no difference"
     tested = f"{evaluation[models[0]]['test_photographs']:,} test {difference['things']}"
     return f"{shares} of {tested} right: {certainty}."
+
+
+def _sureness(metrics: dict, knobs: dict) -> str:
+    wanted = knobs["answer_accuracy"]
+    if wanted is None:
+        return "it answers however sure it is (evaluate.answer_accuracy is null)."
+    told = f"answers that are right {percent(wanted)} of the time"
+    if metrics["sureness"] is None:
+        return f"the validation photographs show no level of sureness that gives {told}, so it answers every time."
+    certain = f"with {100 * knobs['confidence']:g} % confidence, by the validation photographs"
+    return f"a class needs a probability of {percent(metrics['sureness'])} for {told} ({certain})."
 
 
 def _embedded(picture: Path) -> str:

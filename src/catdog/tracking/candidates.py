@@ -118,7 +118,7 @@ def _contender(version: ModelVersion, scored: Scored, threshold: float) -> Conte
         log_loss=metrics.get("log_loss", math.nan),
         calibration_error=metrics.get("calibration_error", math.nan),
         robustness=number(version, "robustness"),
-        milliseconds=number(version, "milliseconds_per_photograph"),
+        relative_time=number(version, "relative_time"),
         size=number(version, "file_bytes"),
         source_kind=_kind(version),
         scored=scored,

@@ -12,6 +12,7 @@ import pandas as pd
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from catdog.base import files, params, paths
+from catdog.evaluation.served import Served
 from catdog.photographs import shards
 from catdog.pictures import sheets, style
 from catdog.tracking import lineage, links, registry, runs, served_form, store, versions
@@ -20,7 +21,8 @@ TABLE = "predictions.json"  # as the UI shows tables
 # Files of each model in plots/ that its training run gets.
 _OF_A_MODEL = ("mistakes_{}.png", "confusion_{}.csv", "roc_{}.csv", "precision_recall_{}.csv", "reliability_{}.csv")
 # Metrics of a model that have no interval.
-_MEASURED = ("temperature", "milliseconds_per_photograph", "milliseconds_per_photograph_of_32")
+_MEASURED = ("temperature", "milliseconds_per_photograph", "milliseconds_per_photograph_of_32", "relative_time")
+_DOUBT = ("answered", "answered_accuracy", "unsure", "neither")
 
 
 @store.answering("no model is registered by halves; put that right and run this again")
@@ -28,6 +30,7 @@ def publish(
     client: mlflow.MlflowClient,
     p: params.Params,
     *,
+    models: dict[str, Served],
     metrics: dict,
     predictions: pd.DataFrame,
     pictures: dict[str, Path],
@@ -61,13 +64,13 @@ def publish(
                 client,
                 run_id=run_id,
                 name=versions.NAMES[name],
-                keras_file=paths.model(name) / paths.MODEL_FILE,
-                classes=p.base.classes,
-                image_size=p.prepare.image_size,
-                threshold=p.evaluate.threshold,
+                keras_file=models[name].keras_file,
+                answers=models[name].folder,
+                settings=models[name].settings,
             )
             values = {f"test_{key}": metrics[name][key] for key in (*metrics[name]["intervals"], *_MEASURED)}
             values["test_photographs"] = metrics[name]["test_photographs"]
+            values |= {f"test_{key}": metrics[name]["doubt"][key] for key in _DOUBT}
             dataset = ("test", files.md5(paths.TEST)[:8])
             runs.attach(client, run_id, values, model_id=model_id, execution=execution, dataset=dataset)
             _attach_files(client, name, run_id)
@@ -111,7 +114,9 @@ def _execution(p: params.Params, trained: dict, test: shards.Shard) -> str:
 
 
 def _numbers(metrics: dict) -> dict[str, float]:
-    return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+    """The numbers among metrics, those within `doubt` and `agreement` too."""
+    within = {key: value for name in ("doubt", "agreement") for key, value in metrics.get(name, {}).items()}
+    return {key: value for key, value in {**metrics, **within}.items() if isinstance(value, int | float)}
 
 
 def _differences(metrics: dict) -> dict[str, float]:

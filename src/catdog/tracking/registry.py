@@ -30,7 +30,7 @@ def register(
     Args:
         model: cnn or xception.
         tags: the gates read test_digest, evaluation_run_id, source_kind, model_sha256 and served_sha256.
-        metrics: for a person; the gates read milliseconds_per_photograph, file_bytes and robustness.
+        metrics: for a person; the gates read relative_time, file_bytes and robustness.
 
     Raises:
         UserError: the logged model is not in this store.
@@ -60,7 +60,7 @@ def load(client: MlflowClient, reference: str, *, unverified: bool = False) -> C
         UserError: there is none, catdog did not register it, or it was changed.
     """
     version = _version(client, reference)
-    return served_form.load(versions.uri(version), **_digests(version, unverified=unverified))[1]
+    return served_form.load(versions.uri(version), **_digests(version, unverified=unverified))
 
 
 def fetch(client: MlflowClient, reference: str, folder: Path, *, unverified: bool = False) -> Path:

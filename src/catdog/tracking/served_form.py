@@ -1,6 +1,6 @@
-"""The served form of a trained model in MLflow: logged once, fetched, and checked against its digest.
+"""The served form of a trained model in MLflow: logged once, fetched, and checked against its digests.
 
-It is a logged model of the training's run: the `.keras` file, the code that answers, and no pickle.
+It is a logged model of the training's run: the files of `answers.form`, the code that answers, and no pickle.
 """
 
 import hashlib
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -21,10 +20,9 @@ import yaml
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.pyfunc import PyFuncModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-from catdog.answers import classifier
+from catdog.answers import classifier, form
 from catdog.base import files
 from catdog.base.errors import UserError, first_line
 from catdog.tracking import patience, serving
@@ -35,11 +33,20 @@ SHIPPED = (
     "base/files.py",
     "base/text.py",
     "photographs/photos.py",
+    "engines/openvino.py",
+    "engines/processor.py",
+    "answers/asking.py",
     "answers/classifier.py",
+    "answers/familiarity.py",
+    "answers/form.py",
+    "answers/network.py",
     "tracking/serving.py",
 )
 _LIBRARY = Path(__file__).parents[1]
-_NEEDS = ("mlflow", "tensorflow", "keras", "numpy", "pandas", "opencv-python-headless", "pillow")
+_NEEDS = (
+    *("mlflow", "tensorflow", "keras", "openvino", "numpy", "pandas"),
+    *("opencv-python-headless", "pillow", "simplejpeg"),
+)
 _KEY, _DIGEST = "served_key", "served_sha256"  # tags of the logged model
 
 
@@ -50,22 +57,19 @@ def log(
     run_id: str,
     name: str,
     keras_file: Path,
-    classes: list[str],
-    image_size: int,
-    threshold: float,
+    answers: Path,
+    settings: form.Settings,
 ) -> tuple[str, str]:
     """Log the served form of a finished training run, unless the run has this very one already.
 
     Args:
         name: of the logged model.
-        image_size: of the standard form of the photographs (`prepare.image_size`).
-        threshold: for requests that name none.
+        answers: the folder of all of its files but the `.keras` file.
 
     Returns:
         The logged model's id, and the digest of its files.
     """
-    config = {"classes": classes, "image_size": image_size, "threshold": threshold}
-    config |= {"model_sha256": files.sha256(keras_file)}
+    config = settings.to_dict()
     with tempfile.TemporaryDirectory() as folder:
         code = _shipped(Path(folder))
         # MLflow would take half a minute to find these out.
@@ -77,10 +81,12 @@ def log(
                 client.delete_logged_model(logged.model_id)
             elif logged.tags.get(_KEY) == key:
                 return logged.model_id, logged.tags[_DIGEST]
-        model_params = run.data.params | {f"served.{field}": str(value) for field, value in config.items()}
+        shown = {f"served.{key}": str(value) for key, value in config.items() if key != "digests"}
+        model_params = run.data.params | shown
         model = client.create_logged_model(run.info.experiment_id, name, run_id, tags={_KEY: key}, params=model_params)
         saved = Path(folder) / "served"
-        _save(saved, model, keras_file=keras_file, code=code, packages=packages, config=config)
+        artifacts = {serving.MODEL: str(keras_file), serving.ANSWERS: str(answers)}
+        _save(saved, model, artifacts=artifacts, code=code, packages=packages, config=config)
         sha256 = digest(saved)
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         client.log_model_artifacts(model.model_id, str(saved))
@@ -101,9 +107,16 @@ def _shipped(folder: Path) -> Path:
 
 
 def _save(
-    path: Path, model: LoggedModel, *, keras_file: Path, code: Path, packages: list[str], config: dict[str, Any]
+    path: Path,
+    model: LoggedModel,
+    *,
+    artifacts: dict[str, str],
+    code: Path,
+    packages: list[str],
+    config: dict[str, Any],
 ) -> None:
-    outputs = {"label": DataType.string, "probability": DataType.double, "model_version": DataType.string}
+    outputs = dict.fromkeys(serving.COLUMNS, DataType.string)
+    outputs |= {"probability": DataType.double, "familiarity": DataType.double}
     signature = ModelSignature(
         inputs=Schema([ColSpec(DataType.binary, serving.IMAGE)]),
         outputs=Schema([ColSpec(kind, column) for column, kind in outputs.items()]),
@@ -115,7 +128,7 @@ def _save(
         mlflow.pyfunc.save_model(
             path,
             python_model=str(code / "tracking/serving.py"),
-            artifacts={serving.MODEL: str(keras_file)},
+            artifacts=artifacts,
             code_paths=[str(code)],
             model_config=config,
             signature=signature,
@@ -131,18 +144,16 @@ def _save(
         shutil.rmtree(cache)
 
 
-def load(uri: str, *, model_sha256: str | None, served_sha256: str | None) -> tuple[Any, classifier.Classifier]:
-    """The Keras model in a logged model, and the classifier around it, run by this project's code, not by the store's.
+def load(uri: str, *, model_sha256: str | None, served_sha256: str | None) -> classifier.Classifier:
+    """The classifier in a logged model, run by this project's code, not by the store's.
 
     Raises:
         UserError: it can't be loaded, there is no such model, or it was changed; see `fetch`.
     """
     with tempfile.TemporaryDirectory() as folder:
         fetched = fetch(uri, Path(folder), model_sha256=model_sha256, served_sha256=served_sha256)
-        file, config = _parts(fetched)
         with _named(uri, fetched):
-            model = classifier.read(file, config.pop("model_sha256"))
-    return model, classifier.of(model, **config)
+            return _opened(fetched)
 
 
 def verify(uri: str, *, model_sha256: str | None, served_sha256: str | None) -> None:
@@ -170,14 +181,14 @@ def fetch(uri: str, folder: Path, *, model_sha256: str | None, served_sha256: st
     """
     try:
         fetched = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
-        file, config = _parts(fetched)
+        keras_file, _, settings = _parts(fetched)
     except (MlflowException, OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"{uri} can't be loaded as a served model: {first_line(error)}") from None
     for cache in list(fetched.rglob("__pycache__")):  # was never logged, and Python would trust it
         shutil.rmtree(cache)
     with _named(uri, fetched):
-        classifier.verify(file, config["model_sha256"])
-        classifier.verify(file, model_sha256)
+        form.verify(keras_file, settings.model_sha256)
+        form.verify(keras_file, model_sha256)
     if served_sha256 is not None and (actual := digest(fetched)) != served_sha256:
         raise UserError(
             f"{uri} is not what was logged: the sha256 of its files is {actual[:12]}, not {served_sha256[:12]}; code "
@@ -197,20 +208,19 @@ def digest(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def answering(fetched: Path) -> PyFuncModel:
-    """A fetched model for MLflow's server, run by this project's code, not by what was fetched.
+def answering(fetched: Path) -> serving.Served:
+    """A fetched model, run by this project's code, not by what was fetched.
 
     Raises:
         UserError: it can't be loaded.
     """
-    file, config = _parts(fetched)
-    served = serving.ServedModel()
-    with _named(f"models:/{serving.version(fetched)}", fetched):
-        served.load_context(PythonModelContext({serving.MODEL: str(file)}, config))
-    return PyFuncModel(
-        model_meta=Model.load(fetched),
-        model_impl=SimpleNamespace(predict=lambda data, params=None: served.predict(None, data, params)),
-    )
+    version = serving.version(fetched)
+    with _named(f"models:/{version}", fetched):
+        return serving.Served(_opened(fetched), version)
+
+
+def _opened(fetched: Path) -> classifier.Classifier:
+    return form.open_form(*_parts(fetched))
 
 
 @contextmanager
@@ -222,15 +232,14 @@ def _named(uri: str, fetched: Path) -> Iterator[None]:
         raise UserError(str(error).replace(f"{fetched}{os.sep}", f"{uri}: ")) from None
 
 
-def _parts(fetched: Path) -> tuple[Path, dict[str, Any]]:
+def _parts(fetched: Path) -> tuple[Path, Path, form.Settings]:
+    """The `.keras` file, the folder of the others, and the settings of a fetched model."""
     flavor = Model.load(fetched).flavors["python_function"]
-    file = fetched / flavor["artifacts"][serving.MODEL]["path"]
-    if not file.resolve().is_relative_to(fetched.resolve()):
-        raise ValueError(f"its file is outside of it: {file}")
-    first, second = flavor["config"]["classes"]
-    return file, {
-        "classes": [first, second],
-        "image_size": int(flavor["config"]["image_size"]),
-        "threshold": float(flavor["config"]["threshold"]),
-        "model_sha256": str(flavor["config"]["model_sha256"]),
-    }
+    keras_file = fetched / flavor["artifacts"][serving.MODEL]["path"]
+    # Earlier releases had the `.keras` file alone.
+    answers = fetched / flavor["artifacts"].get(serving.ANSWERS, {"path": "artifacts"})["path"]
+    settings = form.settings(flavor["config"])
+    for path in (keras_file, *(answers / name for name in settings.digests)):
+        if not path.resolve().is_relative_to(fetched.resolve()):
+            raise ValueError(f"its file is outside of it: {path}")
+    return keras_file, answers, settings

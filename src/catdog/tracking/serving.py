@@ -1,5 +1,7 @@
-"""The served model: bytes in, label and probability out. MLflow runs this file to load a logged model."""
+"""The served model: bytes in; label, probability and familiarity out. MLflow runs this file to load a logged model."""
 
+import threading
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +14,29 @@ from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc import PythonModel
 
-from catdog.answers import classifier
+from catdog.answers import asking, form
+from catdog.answers.classifier import Answer, Classifier
 from catdog.base.errors import UserError
 from catdog.photographs import photos
 
-IMAGE, MODEL = "image", "model"
+IMAGE = "image"
+COLUMNS = ("label", "probability", "familiarity", "model_version", "id")
+MODEL, ANSWERS = "model", "answers"  # the `.keras` file, and the folder of all other files of the served form
 MOST_PHOTOGRAPHS = 256  # per request; for more there is `catdog predict`
-_NAMED = 5  # bad rows that a refusal names
+DECODED_AT_ONCE = 2  # photographs of 64 megapixels take their time and memory
 META = "registered_model_meta"  # a file that MLflow adds to a model fetched as a version
+_NAMED = 5  # bad rows that a refusal names
 
 
-class ServedModel(PythonModel):
-    """Column `image` (file bytes; base64 over HTTP) to `label`, `probability` (of the second class), `model_version`.
+class Served:
+    """A served form that answers requests; many threads may ask at a time."""
 
-    `model_version` is such as catdog/3, or the id of a logged model that was not loaded as a version. The parameter
-    `threshold`, the probability from which the second class is the label, replaces the model's own.
-    """
+    def __init__(self, classifier: Classifier, version: str) -> None:
+        self._classifier, self._version = classifier, version
+        self._decoding = threading.Semaphore(DECODED_AT_ONCE)
 
-    def load_context(self, context: Any) -> None:
-        file = Path(context.artifacts[MODEL])
-        try:
-            self._classifier = classifier.load(file, **context.model_config)
-        except UserError as error:
-            raise MlflowException(str(error)) from None
-        self._version = version(file.parent.parent)
-
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """One row per photograph, all or none.
+    def answer(self, images: list[bytes], params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """The columns for each photograph, all or none. Each answer has an id of its own.
 
         Raises:
             MlflowException: a row is no photograph, there are more than MOST_PHOTOGRAPHS, or `threshold` is no
@@ -47,32 +45,55 @@ class ServedModel(PythonModel):
         threshold = (params or {}).get("threshold", self._classifier.threshold)
         if threshold is None or not 0 <= threshold <= 1:
             raise MlflowException(f"threshold should be between 0 and 1. Received: {threshold}", BAD_REQUEST)
-        images = list(model_input[IMAGE])
         if len(images) > MOST_PHOTOGRAPHS:
             message = f"a request should hold at most {MOST_PHOTOGRAPHS} photographs. Received: {len(images)}"
             raise MlflowException(message, BAD_REQUEST)
-        probabilities = self._classifier.probabilities(self._pixels(images)) if images else np.empty(0)
-        labels = [self._classifier.label(p, threshold) for p in probabilities]
-        return pd.DataFrame(
-            {
-                "label": pd.Series(labels, dtype=object),
-                "probability": probabilities,
-                "model_version": pd.Series([self._version] * len(labels), dtype=object),
-            }
-        )
-
-    def _pixels(self, images: list[bytes]) -> np.ndarray:
-        pixels, bad = [], []
-        for row, data in enumerate(images):
-            try:
-                pixels.append(self._classifier.pixels(data))
-            except photos.Unreadable as error:
-                bad.append(f"row {row}: {error}")
+        answers: list[Answer] = []
+        bad: list[str] = []
+        for start in range(0, len(images), asking.BATCH):
+            pixels = self._pixels(images[start : start + asking.BATCH], start, bad)
+            if pixels and not bad:
+                answers += self._classifier.answers(self._classifier.ask(np.stack(pixels)), threshold)
         if bad:
             named = "; ".join(bad[:_NAMED]) + (f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else "")
-            others = f". The others ({len(pixels)}) were not answered: send them without these" if pixels else ""
-            raise MlflowException(f"not a photograph: {named}{others}", BAD_REQUEST)
-        return np.stack(pixels)
+            others = len(images) - len(bad)
+            rest = f". The others ({others}) were not answered: send them without these" if others else ""
+            raise MlflowException(f"not a photograph: {named}{rest}", BAD_REQUEST)
+        return [{**answer._asdict(), "model_version": self._version, "id": uuid.uuid4().hex} for answer in answers]
+
+    def _pixels(self, images: list[bytes], start: int, bad: list[str]) -> list[np.ndarray]:
+        pixels = []
+        for row, data in enumerate(images, start=start):
+            try:
+                with self._decoding:
+                    pixels.append(self._classifier.pixels(data))
+            except photos.Unreadable as error:
+                bad.append(f"row {row}: {error}")
+        return pixels
+
+
+class ServedModel(PythonModel):
+    """Column `image` (file bytes; base64 over HTTP) to `label`, `probability` (of the second class), `familiarity`,
+    `model_version` and `id`.
+
+    `label` is a class, `unsure` or `neither`; see `classifier.Answer`. `model_version` is such as catdog/3, or the id
+    of a logged model that was not loaded as a version. The parameter `threshold`, the probability from which the second
+    class is the label, replaces the model's own.
+    """
+
+    def load_context(self, context: Any) -> None:
+        file = Path(context.artifacts[MODEL])
+        folder = Path(context.artifacts.get(ANSWERS, file.parent))
+        try:
+            classifier = form.open_form(file, folder, form.settings(context.model_config))
+        except UserError as error:
+            raise MlflowException(str(error)) from None
+        self._served = Served(classifier, version(file.parent.parent))
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """One row per photograph, all or none; errors as in `Served.answer`."""
+        answers = self._served.answer(list(model_input[IMAGE]), params)
+        return pd.DataFrame(answers, columns=list(COLUMNS))
 
 
 def version(folder: Path) -> str:

@@ -1,0 +1,130 @@
+"""The served form of a trained model: what is judged, registered and asked.
+
+The `.keras` file; the same network for OpenVINO; a profile of what the model knows; and the settings, among them what
+was learnt on the validation photographs.
+"""
+
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from catdog.answers import asking, familiarity
+from catdog.answers.asking import Network
+from catdog.answers.classifier import Classifier
+from catdog.base import files
+from catdog.base.errors import UserError, first_line
+from catdog.engines import openvino, processor
+
+PROFILE = "profile.npz"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a served form answers.
+
+    Attributes:
+        model_sha256: of the `.keras` file.
+        bfloat16: whether it was judged in bfloat16; then it answers so wherever the processor can.
+        digests: sha256 of the other files, by name. Without any, Keras answers, and no profile is asked.
+
+    The others are those of `Classifier`.
+    """
+
+    classes: tuple[str, str]
+    image_size: int
+    threshold: float
+    model_sha256: str
+    side: int = 0
+    temperature: float = 1.0
+    sureness: float | None = None
+    unfamiliar: float | None = None
+    bfloat16: bool = False
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"classes": list(self.classes)}
+
+
+def settings(given: dict[str, Any]) -> Settings:
+    """Of what `to_dict` gave; what earlier releases did not write is as it was then.
+
+    Raises:
+        LookupError, TypeError, ValueError: it is something else.
+    """
+    first, second = given["classes"]
+    known = {each.name for each in fields(Settings)}
+    read = Settings(**{key: value for key, value in given.items() if key in known} | {"classes": (first, second)})
+    if not read.temperature > 0:
+        raise ValueError(f"temperature should be above 0. Received: {read.temperature}")
+    return read
+
+
+def open_form(keras_file: Path, folder: Path, chosen: Settings) -> Classifier:
+    """The served form whose files these are; `folder` holds all but the `.keras` file.
+
+    Raises:
+        UserError: a file is missing, is not the one that the settings name, or can't be loaded.
+    """
+    for name, digest in chosen.digests.items():
+        verify(folder / name, digest)
+    network = _network(keras_file, folder, chosen)
+    profile = familiarity.load(folder / PROFILE) if PROFILE in chosen.digests else None
+    return Classifier(
+        network=network,
+        classes=chosen.classes,
+        image_size=chosen.image_size,
+        side=chosen.side,
+        threshold=chosen.threshold,
+        temperature=chosen.temperature,
+        sureness=chosen.sureness,
+        unfamiliar=chosen.unfamiliar,
+        profile=profile,
+    )
+
+
+def _network(keras_file: Path, folder: Path, chosen: Settings) -> Network:
+    if not set(asking.FILES) <= chosen.digests.keys():
+        why = "it was registered without a network for OpenVINO"
+    elif not openvino.is_here():
+        why = "OpenVINO is not installed here"
+    else:
+        try:
+            return asking.by_openvino(folder, bfloat16=chosen.bfloat16 and processor.has_bfloat16())
+        except (RuntimeError, ImportError) as error:
+            why = f"OpenVINO can't run here ({first_line(error)})"
+    print(f"notice: Keras answers, more slowly: {why}", file=sys.stderr)
+    return asking.by_keras(read(keras_file, chosen.model_sha256))
+
+
+def read(file: Path, model_sha256: str | None = None) -> Any:
+    """Load a `.keras` file in Keras's safe mode: nothing in it is run as code.
+
+    Raises:
+        UserError: the file is missing, is not the one whose sha256 is `model_sha256`, or can't be loaded.
+    """
+    verify(file, model_sha256)
+    import keras
+
+    try:
+        model = keras.saving.load_model(file, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises nearly anything on a file that is not its own
+        raise UserError(f"{file} can't be loaded as a Keras model: {first_line(error)}") from None
+    if not isinstance(model.input_shape[1], int):
+        raise UserError(f"{file} does not say which image size it takes: save it with one")
+    return model
+
+
+def verify(file: Path, sha256: str | None) -> None:
+    """Check that a file of a served form is there and has this sha256 (None: any).
+
+    Raises:
+        UserError: it is missing, or is another.
+    """
+    if not file.is_file():
+        raise UserError(f"{file} not found: a file of the model is gone; restore the artifact store or train again")
+    if sha256 is not None and (actual := files.sha256(file)) != sha256:
+        raise UserError(
+            f"{file} is not what was logged: its sha256 is {actual[:12]}, not {sha256[:12]}; it was changed or "
+            "damaged, so it is not used; restore the artifact store or train again"
+        )
