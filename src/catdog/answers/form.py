@@ -115,15 +115,16 @@ def read(file: Path, model_sha256: str | None = None) -> Any:
     return model
 
 
-def verify(file: Path, sha256: str | None) -> None:
-    """Check that a file of a served form is there and has this sha256 (None: any).
+def verify(file: Path, sha256: str | None, *, actual: str | None = None) -> None:
+    """Check that a file of a served form is there and has this sha256 (None: any); `actual` is its own, if known.
 
     Raises:
         UserError: it is missing, or is another.
     """
     if not file.is_file():
         raise UserError(f"{file} not found: a file of the model is gone; restore the artifact store or train again")
-    if sha256 is not None and (actual := files.sha256(file)) != sha256:
+    actual = actual or files.sha256(file) if sha256 else ""
+    if sha256 is not None and actual != sha256:
         raise UserError(
             f"{file} is not what was logged: its sha256 is {actual[:12]}, not {sha256[:12]}; it was changed or "
             "damaged, so it is not used; restore the artifact store or train again"

@@ -227,7 +227,7 @@ def predict(
     stands before names that a spreadsheet would take for formulas, and control characters are escapes such as \\x1b.
     """
     from catdog.commands import prediction
-    from catdog.tracking import registry, store
+    from catdog.tracking import opening
 
     read = False
 
@@ -237,7 +237,7 @@ def predict(
             read = read or not row.error
             yield row
 
-    classifier = registry.load(store.connect(), model, unverified=unverified)
+    classifier = opening.load(model, unverified=unverified)
     rows = noted(prediction.predict(path, model=classifier, threshold=threshold))
     if out:
         prediction.save(rows, out)

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from catdog.answers.asking import BATCH
 from catdog.answers.classifier import Answer, Classifier
@@ -121,6 +119,9 @@ def save(rows: Iterable[Prediction], out: Path) -> None:
 
 
 def _write_parquet(rows: Iterable[Prediction], path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     numbers = dict.fromkeys(("probability", "familiarity"), pa.float64())
     schema = pa.schema([(column, numbers.get(column, pa.string())) for column in Prediction._fields])
     with pq.ParquetWriter(path, schema) as writer:

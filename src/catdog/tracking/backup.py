@@ -24,7 +24,8 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from catdog.base import files, paths
 from catdog.base.errors import UserError, first_line
 from catdog.base.progress import track
-from catdog.tracking import deployments, local_store, store
+from catdog.tracking import deployments, store
+from catdog.tracking.address import database as database_of
 
 DATABASE, MANIFEST = "mlflow.db", "manifest.json"
 PLACE = "backup://"
@@ -102,7 +103,7 @@ def database() -> Path:
         UserError: the store is on a server.
     """
     address = store.uri()
-    file = local_store.database(address)
+    file = database_of(address)
     if file is None:
         shown = store.without_secret(address)
         raise UserError(f"{shown} is on a server: back up its database and its artifacts there, with their own means")

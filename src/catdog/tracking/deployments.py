@@ -22,6 +22,7 @@ from rich.console import Console
 
 from catdog.base.errors import UserError
 from catdog.tracking import local_store
+from catdog.tracking.address import database as database_of
 from catdog.tracking.store import EXPERIMENT
 
 SERVED = "catdog"
@@ -197,7 +198,7 @@ def _versions(client: Any) -> set[int]:
 
 
 def _lock_file(address: str) -> Path:
-    if database := local_store.database(address):
+    if database := database_of(address):
         return local_store.lock_file(database)
     name = f"catdog-{os.getuid()}-{hashlib.sha256(address.encode()).hexdigest()[:16]}.lock"
     return Path(tempfile.gettempdir()) / name

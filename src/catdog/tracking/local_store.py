@@ -6,6 +6,7 @@ from pathlib import Path
 import mlflow
 
 from catdog.base import files
+from catdog.tracking.address import database as database_of
 
 
 def make(address: str) -> None:
@@ -13,7 +14,7 @@ def make(address: str) -> None:
 
     MLflow makes one table after the other, in seconds; one that was killed meanwhile fails for good.
     """
-    file = database(address)
+    file = database_of(address)
     if file is None or _is_made(file) or not file.parent.is_dir():
         return
     with lock_file(file).open("a") as lock:
@@ -24,11 +25,6 @@ def make(address: str) -> None:
             for leftover in (part, part.with_name(f"{part.name}-journal")):  # of a kill
                 leftover.unlink(missing_ok=True)
             mlflow.MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
-
-
-def database(address: str) -> Path | None:
-    """The file of a local store's database; None where the store is on a server."""
-    return Path(address.removeprefix("sqlite:///").split("?")[0]) if address.startswith("sqlite:///") else None
 
 
 def lock_file(database: Path) -> Path:

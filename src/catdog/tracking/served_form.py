@@ -5,27 +5,23 @@ It is a logged model of the training's run: the files of `answers.form`, the cod
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import yaml
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-from catdog.answers import classifier, form
-from catdog.base import files
+from catdog.answers import form
+from catdog.answers.classifier import Classifier
 from catdog.base.errors import UserError, first_line
-from catdog.tracking import patience, serving
+from catdog.tracking import patience, served_files, serving
 
 # The part of the library that answers: serving.py and all that it imports. An edit elsewhere changes no version.
 SHIPPED = (
@@ -40,6 +36,7 @@ SHIPPED = (
     "answers/familiarity.py",
     "answers/form.py",
     "answers/network.py",
+    "tracking/served_files.py",
     "tracking/serving.py",
 )
 _LIBRARY = Path(__file__).parents[1]
@@ -74,7 +71,7 @@ def log(
         code = _shipped(Path(folder))
         # MLflow would take half a minute to find these out.
         packages = [f"{package}=={version(package)}" for package in _NEEDS]
-        key = hashlib.sha256(json.dumps([config, packages, digest(code)]).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([config, packages, served_files.digest(code)]).encode()).hexdigest()
         run = client.get_run(run_id)
         for logged in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
             if logged.status != LoggedModelStatus.READY:  # a kill left it incomplete
@@ -85,9 +82,9 @@ def log(
         model_params = run.data.params | shown
         model = client.create_logged_model(run.info.experiment_id, name, run_id, tags={_KEY: key}, params=model_params)
         saved = Path(folder) / "served"
-        artifacts = {serving.MODEL: str(keras_file), serving.ANSWERS: str(answers)}
+        artifacts = {served_files.MODEL: str(keras_file), served_files.ANSWERS: str(answers)}
         _save(saved, model, artifacts=artifacts, code=code, packages=packages, config=config)
-        sha256 = digest(saved)
+        sha256 = served_files.digest(saved)
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         client.log_model_artifacts(model.model_id, str(saved))
         client.set_logged_model_tags(model.model_id, {_DIGEST: sha256})
@@ -144,7 +141,7 @@ def _save(
         shutil.rmtree(cache)
 
 
-def load(uri: str, *, model_sha256: str | None, served_sha256: str | None) -> classifier.Classifier:
+def load(uri: str, *, model_sha256: str | None, served_sha256: str | None) -> Classifier:
     """The classifier in a logged model, run by this project's code, not by the store's.
 
     Raises:
@@ -152,8 +149,7 @@ def load(uri: str, *, model_sha256: str | None, served_sha256: str | None) -> cl
     """
     with tempfile.TemporaryDirectory() as folder:
         fetched = fetch(uri, Path(folder), model_sha256=model_sha256, served_sha256=served_sha256)
-        with _named(uri, fetched):
-            return _opened(fetched)
+        return served_files.opened(fetched, uri)
 
 
 def verify(uri: str, *, model_sha256: str | None, served_sha256: str | None) -> None:
@@ -169,43 +165,17 @@ def verify(uri: str, *, model_sha256: str | None, served_sha256: str | None) -> 
 def fetch(uri: str, folder: Path, *, model_sha256: str | None, served_sha256: str | None) -> Path:
     """Copy a logged model into `folder`, check it, and return the path of the copy. None of its code is run.
 
-    The digests are those of `versions.digests`. They have no default, so that whoever opens a model says what it is
-    checked against.
-
-    Args:
-        model_sha256: of the `.keras` file in the registry; the one in the logged model is always checked.
-        served_sha256: what `digest` gave when the model was logged; None: not checked.
+    The digests are as in `served_files.check`.
 
     Raises:
         UserError: there is no such model, or it was changed.
     """
     try:
         fetched = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
-        keras_file, _, settings = _parts(fetched)
-    except (MlflowException, OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+    except (MlflowException, OSError) as error:
         raise UserError(f"{uri} can't be loaded as a served model: {first_line(error)}") from None
-    for cache in list(fetched.rglob("__pycache__")):  # was never logged, and Python would trust it
-        shutil.rmtree(cache)
-    with _named(uri, fetched):
-        form.verify(keras_file, settings.model_sha256)
-        form.verify(keras_file, model_sha256)
-    if served_sha256 is not None and (actual := digest(fetched)) != served_sha256:
-        raise UserError(
-            f"{uri} is not what was logged: the sha256 of its files is {actual[:12]}, not {served_sha256[:12]}; code "
-            "or settings were changed, so it is not used; restore the artifact store or train again"
-        )
+    served_files.check(fetched, uri, model_sha256=model_sha256, served_sha256=served_sha256)
     return fetched
-
-
-def digest(folder: Path) -> str:
-    """sha256 of the names and contents of all files of a logged model, in hex.
-
-    Files that come later do not count: the name by which it was fetched, and compiled code.
-    """
-    logged = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    names = {file.relative_to(folder).as_posix(): file for file in logged}
-    lines = [f"{files.sha256(file)}  {name}\n" for name, file in names.items() if name != serving.META]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def answering(fetched: Path) -> serving.Served:
@@ -214,32 +184,5 @@ def answering(fetched: Path) -> serving.Served:
     Raises:
         UserError: it can't be loaded.
     """
-    version = serving.version(fetched)
-    with _named(f"models:/{version}", fetched):
-        return serving.Served(_opened(fetched), version)
-
-
-def _opened(fetched: Path) -> classifier.Classifier:
-    return form.open_form(*_parts(fetched))
-
-
-@contextmanager
-def _named(uri: str, fetched: Path) -> Iterator[None]:
-    """Let errors name the model, not the temporary folder of its copy."""
-    try:
-        yield
-    except (UserError, MlflowException) as error:
-        raise UserError(str(error).replace(f"{fetched}{os.sep}", f"{uri}: ")) from None
-
-
-def _parts(fetched: Path) -> tuple[Path, Path, form.Settings]:
-    """The `.keras` file, the folder of the others, and the settings of a fetched model."""
-    flavor = Model.load(fetched).flavors["python_function"]
-    keras_file = fetched / flavor["artifacts"][serving.MODEL]["path"]
-    # Earlier releases had the `.keras` file alone.
-    answers = fetched / flavor["artifacts"].get(serving.ANSWERS, {"path": "artifacts"})["path"]
-    settings = form.settings(flavor["config"])
-    for path in (keras_file, *(answers / name for name in settings.digests)):
-        if not path.resolve().is_relative_to(fetched.resolve()):
-            raise ValueError(f"its file is outside of it: {path}")
-    return keras_file, answers, settings
+    version = served_files.version(fetched)
+    return serving.Served(served_files.opened(fetched, f"models:/{version}"), version)

@@ -8,9 +8,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
-import yaml
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc import PythonModel
 
@@ -18,13 +16,12 @@ from catdog.answers import asking, form
 from catdog.answers.classifier import Answer, Classifier
 from catdog.base.errors import UserError
 from catdog.photographs import photos
+from catdog.tracking import served_files
 
 IMAGE = "image"
 COLUMNS = ("label", "probability", "familiarity", "model_version", "id")
-MODEL, ANSWERS = "model", "answers"  # the `.keras` file, and the folder of all other files of the served form
 MOST_PHOTOGRAPHS = 256  # per request; for more there is `catdog predict`
 DECODED_AT_ONCE = 2  # photographs of 64 megapixels take their time and memory
-META = "registered_model_meta"  # a file that MLflow adds to a model fetched as a version
 _NAMED = 5  # bad rows that a refusal names
 
 
@@ -82,28 +79,18 @@ class ServedModel(PythonModel):
     """
 
     def load_context(self, context: Any) -> None:
-        file = Path(context.artifacts[MODEL])
-        folder = Path(context.artifacts.get(ANSWERS, file.parent))
+        file = Path(context.artifacts[served_files.MODEL])
+        folder = Path(context.artifacts.get(served_files.ANSWERS, file.parent))
         try:
             classifier = form.open_form(file, folder, form.settings(context.model_config))
         except UserError as error:
             raise MlflowException(str(error)) from None
-        self._served = Served(classifier, version(file.parent.parent))
+        self._served = Served(classifier, served_files.version(file.parent.parent))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row per photograph, all or none; errors as in `Served.answer`."""
         answers = self._served.answer(list(model_input[IMAGE]), params)
         return pd.DataFrame(answers, columns=list(COLUMNS))
-
-
-def version(folder: Path) -> str:
-    """Such as catdog/3, of a fetched model; the id of a logged model that was not fetched as a version."""
-    meta = folder / META
-    if meta.is_file():
-        registered = yaml.safe_load(meta.read_text(encoding="utf-8"))
-        if registered.get("model_name"):
-            return f"{registered['model_name']}/{registered['model_version']}"
-    return Model.load(folder).model_id or ""
 
 
 if __name__ != "catdog.tracking.serving":  # MLflow runs it under a name of its own

@@ -23,6 +23,7 @@ from sqlalchemy.exc import (
 from catdog.base import paths
 from catdog.base.errors import UserError, causes, first_line
 from catdog.tracking import local_store, patience
+from catdog.tracking.address import uri, without_secret
 
 EXPERIMENT = "catdog"
 # Metrics of drawings never stand beside those of photographs, so they have an experiment of their own.
@@ -32,20 +33,6 @@ _SECONDS_TO_ANSWER = 10
 _OURS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)  # errors of a database in good health
 _NETWORK = (requests.RequestException, ParseError, ConnectionError, TimeoutError)
 _NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second for what is no run id
-
-
-def uri() -> str:
-    """Where runs are tracked: MLFLOW_TRACKING_URI, else mlflow.db in the project's root.
-
-    Raises:
-        UserError: there is neither. A new, empty mlflow.db elsewhere would look as if all runs were lost.
-    """
-    if address := os.environ.get("MLFLOW_TRACKING_URI"):
-        return address
-    root = paths.original()
-    if not (root / "dvc.yaml").exists():
-        raise UserError(f"no dvc.yaml in {root} or above: run from the project's folder, or set MLFLOW_TRACKING_URI")
-    return f"sqlite:///{(root / 'mlflow.db').resolve()}"
 
 
 def connect() -> mlflow.MlflowClient:
@@ -165,9 +152,3 @@ def experiment(client: mlflow.MlflowClient, data: dict) -> str:
         if existing := client.get_experiment_by_name(name):
             return existing.experiment_id
         raise
-
-
-def without_secret(address: str) -> str:
-    """An address without user name and password, as it may be shown."""
-    scheme, _, rest = address.rpartition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else address
