@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from catdog.base.errors import UserError
+
 
 def parts(model: Any) -> tuple[Any, Any]:
     """The trunk and the head of a Keras model that averages its last maps into features.
@@ -14,7 +16,7 @@ def parts(model: Any) -> tuple[Any, Any]:
         head: features (n, k) to the logit of the second class (n, 1) and its gradient to the features (n, k).
 
     Raises:
-        ValueError: the model is made of other layers.
+        UserError: the model is made of other layers.
     """
     import keras
 
@@ -22,7 +24,7 @@ def parts(model: Any) -> tuple[Any, Any]:
     body = _operations(base or model)
     average = next((x for x in reversed(body) if isinstance(x, keras.layers.GlobalAveragePooling2D)), None)
     if average is None:
-        raise ValueError(f"{model.name} should average its last maps into features (GlobalAveragePooling2D)")
+        raise UserError(f"{model.name} should average its last maps into features (GlobalAveragePooling2D)")
     trunk = keras.Model((base or model).inputs, [average.output, average.input])
     after = body[body.index(average) + 1 :]
     if base:
@@ -67,7 +69,7 @@ def _head(operations: list[Any], *, width: int) -> Any:
                 x = operation(x)
                 back.append(partial(_through_root, x))
             case _:
-                raise ValueError(f"a head should be of Dense, Rescaling, sqrt and Dropout. Received: {operation}")
+                raise UserError(f"a head should be of Dense, Rescaling, sqrt and Dropout. Received: {operation}")
     gradient: Any = ops.ones_like(x)
     for step in reversed(back):
         gradient = step(gradient)
