@@ -4,6 +4,7 @@ import base64
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -14,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from catdog.answers.classifier import NEITHER, UNSURE
+from catdog.base import paths
 from catdog.commands import guard
 from catdog.commands.verdicts import Judge, Verdict
 from catdog.photographs import photos, shards
@@ -36,16 +39,19 @@ class Sample:
     label: str
 
 
-def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str]) -> Starlette:
+def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str], trained: Path = paths.TRAIN) -> Starlette:
     """The ASGI application of the page, its samples and its answers.
 
     Args:
         judges: both models.
+        trained: the shard of the training photographs, some of which are shown beside an answer; it may be missing.
         hosts: see `guard.hosts`.
     """
     page = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
+    known = shards.Shard(trained) if trained.is_file() else None
+    rows = {identity: row for row, identity in enumerate(known.ids)} if known else {}
     for judge in judges:  # the first answer takes longer
         judge.classifier.ask(np.zeros((1, judge.classifier.side, judge.classifier.side, 3), np.uint8))
 
@@ -70,12 +76,20 @@ def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str]) -> S
             return guard.refusal("no such sample", 404)
         return Response(samples[number].jpeg, media_type="image/jpeg")
 
+    async def training_photograph(request: Request) -> Response:
+        row = rows.get(request.path_params["identity"])
+        if known is None or row is None:
+            return guard.refusal("no such photograph", 404)
+        return Response(known.jpeg(row), media_type="image/jpeg")
+
     def answer(data: bytes) -> Response:
         try:
             verdicts = [judge.verdict(data) for judge in judges]
         except photos.Unreadable as error:
             return guard.refusal(f"That is no photograph that can be read: {error}.", 400)
         answers = [_verdict_fields(judge, verdict) for judge, verdict in zip(judges, verdicts, strict=True)]
+        for each in answers:
+            each["nearest"] = [identity for identity in each["nearest"] if identity in rows]
         return JSONResponse({"photograph": _address(verdicts[0].photograph), "verdicts": answers})
 
     async def ask(request: Request) -> Response:
@@ -84,6 +98,7 @@ def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str]) -> S
     routes = [
         Route("/", show),
         Route("/samples/{number:int}", sample),
+        Route("/trained/{identity}", training_photograph),
         Route("/verdicts", ask, methods=["POST"]),
     ]
     return guard.guarded(routes, hosts=hosts, limits=LIMITS)
@@ -126,17 +141,34 @@ def _model_fields(judge: Judge) -> dict[str, object]:
     }
 
 
-def _verdict_fields(judge: Judge, verdict: Verdict) -> dict[str, object]:
-    second = verdict.label == judge.classifier.classes[1]
+def _verdict_fields(judge: Judge, verdict: Verdict) -> dict[str, Any]:
+    second = verdict.leans == judge.classifier.classes[1]
     share = verdict.probability if second else 1 - verdict.probability
+    sure = percent(share) if share < 0.9995 else "over 99.9 %"
     return {
         "label": verdict.label,
-        "sure": percent(share) if share < 0.9995 else "over 99.9 %",
+        "sure": sure if verdict.label == verdict.leans else "",
+        "why": _why(judge, verdict, sure),
         "probability": verdict.probability,
+        "familiarity": verdict.familiarity,
         "version": judge.version,
         "milliseconds": round(verdict.milliseconds),
         "overlay": _address(verdict.overlay),
+        "nearest": verdict.nearest,
     }
+
+
+def _why(judge: Judge, verdict: Verdict, sure: str) -> str:
+    """What made the model answer with no class; else how familiar the photograph looks to it."""
+    needed, familiarity = judge.classifier.sureness, verdict.familiarity
+    if verdict.label == UNSURE and needed is not None:
+        return f"It leans to {verdict.leans}, with {sure}; to answer it needs {percent(needed)}."
+    if familiarity is None:
+        return ""
+    strange = f"{percent(familiarity) if familiarity else 'none'} of the photographs that it was tuned on"
+    if verdict.label == NEITHER:
+        return f"It knows nothing like it: {strange} looked as strange. It would have to say {verdict.leans}."
+    return f"Familiar: {strange} looked as strange, or more."
 
 
 def _address(image: np.ndarray) -> str:

@@ -12,16 +12,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from catdog.answers import asking
 from catdog.base.errors import first_line
 from catdog.commands import guard
-from catdog.photographs import parallel
 from catdog.tracking import serving
 
-LIMITS = guard.Limits(body=128 << 20, bodies=192 << 20, at_once=parallel.cores(), waiting=32)
+# As many at once as make a batch: they are answered together.
+LIMITS = guard.Limits(body=128 << 20, bodies=192 << 20, at_once=asking.BATCH, waiting=32)
 # Bytes of memory that the server takes at most: the model and its libraries; 10 for each byte of a body while JSON
-# becomes text, strings and photographs (where all of it is ASCII, a third of that); and for each request that is
-# answered a photograph of 64 megapixels while it is decoded.
-MOST_MEMORY = (1 << 30) + 10 * LIMITS.bodies + LIMITS.at_once * (1300 << 20)
+# becomes text, strings and photographs (where all of it is ASCII, a third of that); and for each photograph of 64
+# megapixels that is decoded at a time.
+MOST_MEMORY = (1 << 30) + 10 * LIMITS.bodies + serving.DECODED_AT_ONCE * (1300 << 20)
 _MOST_VALUES = 64 * serving.MOST_PHOTOGRAPHS  # in a request's JSON; empty ones take 30 times their bytes in memory
 _MOST_WORDS = 1000  # characters; MLflow's own words may repeat what was sent
 _FORMATS = '{"dataframe_split": {"columns": ["image"], "data": [["<base64>"], ...]}} or {"dataframe_records": [...]}'

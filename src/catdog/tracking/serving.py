@@ -1,5 +1,6 @@
 """The served model: bytes in; label, probability and familiarity out. MLflow runs this file to load a logged model."""
 
+import os
 import threading
 import uuid
 from pathlib import Path
@@ -21,7 +22,7 @@ from catdog.tracking import served_files
 IMAGE = "image"
 COLUMNS = ("label", "probability", "familiarity", "model_version", "id")
 MOST_PHOTOGRAPHS = 256  # per request; for more there is `catdog predict`
-DECODED_AT_ONCE = 2  # photographs of 64 megapixels take their time and memory
+DECODED_AT_ONCE = min(4, os.cpu_count() or 1)  # photographs; one of 64 megapixels takes over a gigabyte
 _NAMED = 5  # bad rows that a refusal names
 
 
