@@ -16,10 +16,12 @@ LIMITS = params.Promote(
     max_calibration_error=0.10,
     min_robustness=0.70,
     margin=0.005,
-    max_milliseconds=500,
+    max_relative_time=40,
     max_megabytes=200,
 )
-EVALUATE = params.Evaluate(threshold=0.5, confidence=0.95, bootstrap=500, corrupted=1)
+EVALUATE = params.Evaluate(
+    threshold=0.5, confidence=0.95, bootstrap=500, corrupted=1, answer_accuracy=0.995, unfamiliar=0.01
+)
 LABELS = np.arange(1000) % 2
 
 
@@ -38,7 +40,7 @@ def contender(
         "log_loss": 0.3,
         "calibration_error": 0.02,
         "robustness": 0.8,
-        "milliseconds": 50.0,
+        "relative_time": 5.0,
         "size": 5e6,
         "source_kind": "folder",
     }
@@ -67,7 +69,7 @@ def test_the_first_model_has_to_pass_the_absolute_gates_alone():
         ({"log_loss": 0.4001}, "log loss"),
         ({"calibration_error": 0.11}, "calibration error"),
         ({"robustness": 0.6999}, "robustness"),
-        ({"milliseconds": 501.0}, "time"),
+        ({"relative_time": 40.1}, "time"),
         ({"size": 201e6}, "size"),
     ],
 )
@@ -75,7 +77,7 @@ def test_each_absolute_gate_refuses_by_itself(figure, gate):
     assert failed(contender("catdog-cnn/2", answers(), **figure), None) == [gate]
 
 
-@pytest.mark.parametrize("figure", ["accuracy", "log_loss", "calibration_error", "milliseconds", "size"])
+@pytest.mark.parametrize("figure", ["accuracy", "log_loss", "calibration_error", "relative_time", "size"])
 def test_a_figure_that_is_missing_lets_nobody_pass(figure):
     judged = gates.judge(
         contender("x", answers(), **{figure: math.nan}), None, limits=LIMITS, evaluate=EVALUATE, seed=7
@@ -97,6 +99,18 @@ def test_a_champion_from_before_robustness_was_measured_can_be_replaced():
     assert failed(contender("catdog-cnn/2", answers(wrong=range(20))), champion) == []
 
 
+def test_a_champion_of_an_unknown_relative_time_can_be_replaced_by_a_better_model_and_by_no_cheaper_one():
+    champion = contender("catdog/1", answers(wrong=range(60), sure=0.85), relative_time=math.nan)
+    assert failed(contender("catdog-cnn/2", answers(wrong=range(20))), champion) == []
+    same = champion.scored.frame["probability"].to_numpy()
+    assert failed(contender("catdog-cnn/2", same, relative_time=0.1), champion) == ["better or cheaper"]
+
+
+def test_the_gate_of_time_says_what_it_is_measured_in():
+    [gate] = [gate for gate in gates.absolute(contender("x", answers()), limits=LIMITS) if gate.name == "time"]
+    assert str(gate) == f"passed: 5.00{gates.TIMES} (limit: at most 40{gates.TIMES})"
+
+
 def test_a_better_model_passes():
     assert failed(contender("catdog-cnn/2", answers(wrong=range(20))), CHAMPION) == []
 
@@ -107,7 +121,7 @@ def test_a_worse_model_is_refused():
 
 
 def test_a_worse_model_is_refused_however_cheap():
-    worse = contender("catdog-cnn/2", answers(wrong=range(100), sure=0.85), milliseconds=5.0)
+    worse = contender("catdog-cnn/2", answers(wrong=range(100), sure=0.85), relative_time=0.5)
     assert failed(worse, CHAMPION) == ["not worse"]
 
 
@@ -124,8 +138,8 @@ def test_one_photograph_more_is_not_better_even_if_all_others_are_the_same():
 
 def test_the_same_answers_for_less_pass_and_for_about_the_same_do_not():
     same = CHAMPION.scored.frame["probability"].to_numpy()
-    assert failed(contender("catdog-cnn/2", same, milliseconds=44.0), CHAMPION) == []
-    assert failed(contender("catdog-cnn/2", same, milliseconds=48.0), CHAMPION) == ["better or cheaper"]
+    assert failed(contender("catdog-cnn/2", same, relative_time=4.4), CHAMPION) == []
+    assert failed(contender("catdog-cnn/2", same, relative_time=4.8), CHAMPION) == ["better or cheaper"]
 
 
 def test_the_same_verdicts_with_better_probabilities_pass():
@@ -164,7 +178,7 @@ def test_the_order_of_photographs_does_not_matter(order):
         scored = gates.scored(
             "one", ids=[ids[i] for i in chosen], labels=labels[chosen], probabilities=probabilities[chosen]
         )
-        return gates.Contender("x", 0.95, 0.3, 0.02, 0.8, 50.0, 5e6, "folder", scored)
+        return gates.Contender("x", 0.95, 0.3, 0.02, 0.8, 5.0, 5e6, "folder", scored)
 
     plain = gates.judge(shuffled(range(40)), CHAMPION_OF_40, limits=LIMITS, evaluate=EVALUATE, seed=7)
     assert gates.judge(shuffled(order), CHAMPION_OF_40, limits=LIMITS, evaluate=EVALUATE, seed=7) == plain
@@ -176,7 +190,7 @@ CHAMPION_OF_40 = gates.Contender(
     0.3,
     0.02,
     0.8,
-    60.0,
+    6.0,
     5e6,
     "folder",
     gates.scored(

@@ -30,6 +30,7 @@ def below(knobs: dict, prefix: str = "") -> dict[str, object]:
 
 VALUES = {key: value for key, value in below(KNOBS).items() if "." in key}
 KEYS = list(VALUES)
+MAY_BE_NULL = {"evaluate.answer_accuracy", "evaluate.unfamiliar"}
 
 
 def with_changes(changes: dict, *, without: str = "") -> dict:
@@ -81,7 +82,8 @@ def test_every_key_is_required(key, tmp_path):
 def test_every_key_refuses_another_type(key, tmp_path):
     text = [] if isinstance(VALUES[key], str) else ["7"]
     mapping = [] if isinstance(VALUES[key], dict) else [{"a": 1}]
-    for wrong in (*mapping, None, [[]], *text):
+    null = [] if key in MAY_BE_NULL else [None]
+    for wrong in (*mapping, *null, [[]], *text):
         said = refusal(yaml.safe_dump(with_changes({key: wrong})), tmp_path)
         assert re.match(rf"{key}(\.0)? .*[Ss]hould .*Received: .+", said)
 
@@ -127,6 +129,13 @@ BAD = [
     ("train_xception.fine_tune_blocks", 15, "train_xception.fine_tune_blocks should be less ... 14. Received: 15"),
     ("evaluate.threshold", 1, "evaluate.threshold should be less than 1. Received: 1"),
     ("evaluate.confidence", 95, "evaluate.confidence should be less than 1. Received: 95"),
+    ("evaluate.answer_accuracy", 0.5, "evaluate.answer_accuracy should be greater than 0.5. Received: 0.5"),
+    ("evaluate.answer_accuracy", 1, "evaluate.answer_accuracy should be less than 1. Received: 1"),
+    ("evaluate.answer_accuracy", False, "evaluate.answer_accuracy should be a valid number. Received: False"),
+    ("evaluate.unfamiliar", 0, "evaluate.unfamiliar should be greater than 0. Received: 0"),
+    ("evaluate.unfamiliar", 1, "evaluate.unfamiliar should be less than 1. Received: 1"),
+    ("evaluate.unfamiliar", "never", "evaluate.unfamiliar should be a valid number. Received: 'never'"),
+    ("promote.max_relative_time", 0, "promote.max_relative_time should be greater than 0. Received: 0"),
     ("promote.margin", -0.01, "promote.margin should be greater than or equal to 0. Received: -0.01"),
     # knobs that do not go together
     ("base.classes", ["cat", "Cat"], "classes should be two different names. Received: ['cat', 'Cat']"),
@@ -204,6 +213,16 @@ def test_whole_numbers_will_do_for_fractions(tmp_path):
     assert params.load(path).augment.flip.probability == 1
 
 
+@pytest.mark.parametrize("written", ["null", "~", ""])
+def test_a_knob_of_doubt_may_be_null(written, tmp_path):
+    path = tmp_path / "params.yaml"
+    text, count = re.subn(r"(answer_accuracy|unfamiliar): [\d.]+", rf"\1: {written}", SHIPPED.read_text())
+    assert count == len(MAY_BE_NULL)
+    path.write_text(text)
+    evaluate = params.load(path).evaluate
+    assert evaluate.answer_accuracy is evaluate.unfamiliar is None
+
+
 # ---- any bytes ------------------------------------------------------------------------------------------------------
 
 SHIPPED_TEXT = SHIPPED.read_text()
@@ -235,6 +254,7 @@ def with_knob(value: str, key: str = "bootstrap") -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+END = SHIPPED_TEXT.count("\n") + 1  # the line after the last
 bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
@@ -267,7 +287,7 @@ LIES = {
     "a value not quite as long": (with_knob("x" * 4000), r"Received: 'x+\.\.\.x+'"),
     "a long key": (b"x" * 1000 + b": 1\n" + SHIPPED_TEXT.encode(), r"x\.\.\. is not a known key"),
     "10 MB": (SHIPPED_TEXT.encode() + b"# and so on\n" * 870_000, "more than 32 KiB"),
-    "a key twice": (SHIPPED_TEXT.encode() + b"train:\n  strategy: one\n", 'line 82: found duplicate key "train"'),
+    "a key twice": (SHIPPED_TEXT.encode() + b"train:\n  strategy: one\n", f'line {END}: found duplicate key "train"'),
     "a knob twice": (with_knob("2000\n  bootstrap: 3000"), 'line 72: found duplicate key "bootstrap"'),
     "a long key twice": (b"x" * 900 + b": 1\n" + b"x" * 900 + b": 1\n", "line 2: found duplicate key"),
     "sexagesimal": (with_knob("1:30"), "evaluate.bootstrap should be a valid integer. Received: '1:30'"),
@@ -280,7 +300,7 @@ LIES = {
         "line 2 has a document after a %YAML or %TAG directive",
     ),
     "infinite": (with_knob(".inf", "margin"), "promote.margin should be"),
-    "infinite by overflow": (with_knob("1e999", "max_milliseconds"), "should be a finite number"),
+    "infinite by overflow": (with_knob("1e999", "max_relative_time"), "should be a finite number"),
     "a date": (with_knob("2020-01-01"), "Received: datetime.date"),
     "no date": (with_knob("2020-13-45"), "is not YAML: month must be in 1..12"),
     "a date out of range": (with_knob("0001-01-01T00:00:00+23:59"), "."),
@@ -297,7 +317,7 @@ LIES = {
     "a list as key": (b"? [a]\n: 1\n" + SHIPPED_TEXT.encode(), "should be strings"),
     "a mapping as key": (b"? {a: b}\n: 1\n", "is not YAML"),
     "a tab": (SHIPPED_TEXT.replace("  seed", "\tseed").encode(), "is not YAML: line 5: found character"),
-    "two documents": (SHIPPED_TEXT.encode() + b"---\n" + SHIPPED_TEXT.encode(), "line 82 has a second document"),
+    "two documents": (SHIPPED_TEXT.encode() + b"---\n" + SHIPPED_TEXT.encode(), f"line {END} has a second document"),
     "empty": (b"", "should hold keys and values"),
     "comments": (b"# nothing\n# here\n", "should hold keys and values"),
     "UTF-16": (SHIPPED_TEXT.encode("utf-16"), "is not YAML: 'utf-8' codec"),
