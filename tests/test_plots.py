@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -6,7 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from catdog.evaluation import calibration, difference, plots, scoring, tradeoffs
+from catdog.answers import classifier
+from catdog.evaluation import calibration, difference, doubt, plots, scoring, tradeoffs
 from catdog.photographs import photos, shards
 from catdog.pictures import sheets, style, wording
 
@@ -42,7 +44,8 @@ def drawn_by(name, path, *, epochs=6, separation=1.0):
             "intervals": scoring.intervals(labels, probabilities[model], **options),
             "train_seconds": 60.0,
             "temperature": 1.2,
-            "calibrated_calibration_error": 0.01,
+            "uncalibrated_calibration_error": 0.01,
+            "doubt": doubt.measure(labels, decided(probabilities[model]), confidence=0.95),
         }
     evaluation["difference"] = difference.compare(labels, *probabilities.values(), **options)
     histories = dict.fromkeys(probabilities, a_history(epochs))
@@ -62,10 +65,23 @@ def drawn_by(name, path, *, epochs=6, separation=1.0):
         case "reliability":
             bins = {m: calibration.reliability_table(labels, p, confidence=0.95) for m, p in probabilities.items()}
             plots.reliability(bins, bins, evaluation, path, note="Drawings")
+        case "doubt":
+            tables = {model: curve(labels, p) for model, p in probabilities.items()}
+            doubt.draw(tables, evaluation, path, wanted=0.995, note="Drawings")
         case "cost":
             plots.cost(evaluation, histories, path)
         case "comparison":
             plots.comparison(evaluation, histories, path, note="Drawings")
+
+
+def decided(probabilities):
+    """The labels that a model gives that wants to be 80 % sure."""
+    return classifier.decide(probabilities, None, threshold=0.5, sureness=0.8, unfamiliar=None)
+
+
+def curve(labels, probabilities):
+    sure, right = doubt.sureness(probabilities, threshold=0.5), (probabilities >= 0.5) == labels
+    return doubt.risk_coverage(sure, right, confidence=0.95)
 
 
 def the_pixels(path):
@@ -77,7 +93,7 @@ def has_colour(path, colour):
     return bool((np.abs(the_pixels(path) - wanted).max(axis=2) < 4).any())
 
 
-PLOTS = ["curves", "roc", "precision_recall", "confusions", "reliability", "cost", "comparison"]
+PLOTS = ["curves", "roc", "precision_recall", "confusions", "reliability", "doubt", "cost", "comparison"]
 
 
 @pytest.mark.parametrize("name", PLOTS)
@@ -98,6 +114,30 @@ def test_a_plot_shows_both_models_and_has_the_same_bytes_each_time(name, tmp_pat
 def test_a_plot_stands_the_extremes(name, epochs, separation, tmp_path):
     drawn_by(name, tmp_path / "x.png", epochs=epochs, separation=separation)
     assert Image.open(tmp_path / "x.png").width >= 600
+
+
+def test_calibration_is_told_before_and_after(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(style, "legend", lambda figure, entries, **_: told.extend(entries))
+    drawn_by("reliability", tmp_path / "x.png")
+    words = [text for *_, text in told if text.startswith("CNN")]
+    assert len(words) == 1
+    assert re.fullmatch(r"CNN: off by 1\.0 %, then [\d.]+ % \(temperature 1\.20\)", words[0])
+
+
+def test_where_each_model_answers_is_told_and_what_was_asked_for(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(style, "legend", lambda axes, entries, **_: told.extend(text for *_, text in entries))
+    labels, probabilities = np.tile([0, 1], 50), np.tile([0.1, 0.95], 50)
+    probabilities[:20] = 0.3  # ten wrong, twenty unsure
+    metrics = {m: {"doubt": doubt.measure(labels, decided(probabilities), confidence=0.95)} for m in style.NAMES}
+    tables = dict.fromkeys(style.NAMES, curve(labels, probabilities))
+    doubt.draw(tables, metrics, tmp_path / "x.png", wanted=0.995)
+    words = "answers 80.0 %, right 100.0 % of the time"
+    assert told == [f"CNN: {words}", f"Xception: {words}", "asked for: 99.5 %"]
+    told.clear()
+    doubt.draw(tables, metrics, tmp_path / "x.png", wanted=None)
+    assert told == [f"CNN: {words}", f"Xception: {words}"]
 
 
 def test_a_note_is_written_in_red(tmp_path):
