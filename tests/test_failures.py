@@ -3,11 +3,14 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from training_fixtures import noise, params
 
+from catdog.answers import asking, gradcam
 from catdog.base import paths
-from catdog.evaluation import failures, gradcam
+from catdog.evaluation import failures
+from catdog.photographs import photos
 from catdog.pictures import sheets
 from catdog.pictures.style import NAMES
 from catdog.training.cnn import network as cnn_network
@@ -26,35 +29,72 @@ def linear(weights):
     return model
 
 
-def test_maps_are_the_weighted_sum_that_a_linear_verdict_makes_of_them():
+@pytest.fixture(params=["Keras", "OpenVINO"])
+def by(request, tmp_path):
+    """A network of a Keras model, as either engine computes it."""
+
+    def build(model):
+        if request.param == "Keras":
+            return asking.by_keras(model)
+        asking.export(model, tmp_path)
+        return asking.by_openvino(tmp_path, bfloat16=False)
+
+    return build
+
+
+def test_evidence_is_the_weighted_sum_that_a_linear_verdict_makes_of_the_maps(by):
     pixels = np.random.default_rng(0).integers(0, 255, (3, 4, 4, 3), dtype=np.uint8)
-    weights = [0.02, -0.01, 0.005]  # large enough for a sigmoid that is 1 to the last digit of float32
+    weights = [0.2, -0.1, 0.05]  # large enough for a sigmoid that is 1 to the last digit of float32
+    asked = by(linear(weights)).ask(pixels)
+    assert asked.features == pytest.approx(pixels.mean(axis=(1, 2)), rel=1e-5)
+    assert asked.logits == pytest.approx(pixels.mean(axis=(1, 2)) @ np.array(weights), rel=1e-4)
+    assert asked.evidence == pytest.approx(pixels @ np.array(weights), rel=1e-4, abs=1e-3)
     for second in (True, False):
-        maps = gradcam.maps(linear(weights), pixels, second=np.full(3, second))
         expected = np.maximum(pixels @ np.array(weights) * (1 if second else -1), 0)
         most = expected.max(axis=(1, 2), keepdims=True)
-        assert maps == pytest.approx(expected / np.where(most > 0, most, 1), abs=1e-5)
+        heat = gradcam.heat(asked.evidence, second=np.full(3, second))
+        assert heat == pytest.approx(expected / np.where(most > 0, most, 1), abs=1e-4)
 
 
-def test_what_speaks_for_neither_class_gives_an_empty_map():
-    pixels = np.full((2, 4, 4, 3), 100, np.uint8)
-    assert not gradcam.maps(linear([0, 0, 0]), pixels, second=np.array([True, False])).any()
+def test_what_speaks_for_neither_class_gives_no_heat(by):
+    asked = by(linear([0, 0, 0])).ask(np.full((2, 4, 4, 3), 100, np.uint8))
+    assert not gradcam.heat(asked.evidence, second=np.array([True, False])).any()
 
 
-def test_both_networks_have_maps():
-    pixels = np.random.default_rng(1).integers(0, 255, (9, 24, 24, 3), dtype=np.uint8)
-    maps = gradcam.maps(cnn_network.cnn(P, image_size=24), pixels, second=np.ones(9, bool))
-    assert maps.shape[0] == 9
-    assert maps.min() >= 0
-    assert maps.max() <= 1
+def small_xception():
+    """A small network in place of Xception's, under the head that is trained on it."""
+    keras.utils.set_random_seed(1)
     inputs = keras.Input((24, 24, 3))
-    base = keras.Model(inputs, layers.GlobalAveragePooling2D()(layers.Conv2D(5, 3)(inputs)), name="xception")
-    head = xception_network.head(params().train_xception, features=5)
-    # Its root wants features that are not negative, as Xception's are.
-    base.layers[1].set_weights([np.abs(w) for w in base.layers[1].get_weights()])
-    both = xception_network.xception(base, head, image_size=24)
-    bright = np.maximum(pixels, 200)
-    assert gradcam.maps(both, bright, second=np.zeros(9, bool)).shape == (9, 22, 22)
+    maps = layers.Conv2D(5, 3, activation="relu")(inputs)
+    base = keras.Model(inputs, layers.GlobalAveragePooling2D()(maps), name="xception")
+    head = xception_network.head(params(train_xception={"hidden": 8}).train_xception, features=5)
+    return keras.Model(inputs, maps), base, head
+
+
+def test_the_evidence_of_both_networks_is_that_of_a_backward_pass(by):
+    pixels = np.random.default_rng(1).integers(0, 255, (9, 24, 24, 3), dtype=np.uint8)
+    keras.utils.set_random_seed(1)
+    cnn = cnn_network.cnn(P, image_size=24)
+    average = cnn.get_layer("average")
+    verdict = keras.Model(average.output, cnn.output)
+    assert_backward(by(cnn).ask(pixels), keras.Model(cnn.input, average.input)(pixels.astype(np.float32)), verdict)
+    maps, base, head = small_xception()
+    asked = by(xception_network.xception(base, head, image_size=24)).ask(pixels)
+    assert_backward(asked, maps(pixels / np.float32(127.5) - 1), head)
+
+
+def assert_backward(asked, maps, verdict):
+    """Grad-CAM as the paper has it: each map weighed by the mean of its gradients, by TensorFlow."""
+    with tf.GradientTape() as tape:
+        tape.watch(maps)
+        probability = verdict(tf.reduce_mean(maps, axis=(1, 2)))
+        logit = tf.math.log(probability) - tf.math.log1p(-probability)
+    weights = tf.reduce_mean(tape.gradient(logit, maps), axis=(1, 2), keepdims=True)
+    expected = tf.reduce_sum(weights * maps, axis=3).numpy()
+    assert np.abs(expected).max() > 0
+    places = maps.shape[1] * maps.shape[2]
+    assert asked.evidence == pytest.approx(places * expected, abs=1e-3 * places * float(np.abs(expected).max()))
+    assert asked.logits == pytest.approx(logit.numpy()[:, 0], abs=1e-3)
 
 
 def test_an_overlay_leaves_what_is_cold_as_it_is():
@@ -73,8 +113,9 @@ def failed(tmp_path, monkeypatch):
         "cnn": np.array([0.1, 0.9, 0.8, 0.9, 0.1, 0.4, 0.1, 0.9]),  # wrong on 2 and 5
         "xception": np.array([0.1, 0.9, 0.1, 0.9, 0.1, 0.02, 0.99, 0.9]),  # wrong on 5 and 6
     }
-    network = cnn_network.cnn(P, image_size=24)
-    return failures.Failures(shard, probabilities, {"cnn": network, "xception": network}, ["cat", "dog"], 0.5)
+    rng = np.random.default_rng(3)
+    evidence = {name: rng.normal(size=(8, 4, 4)) for name in NAMES}
+    return failures.Failures(shard, probabilities, evidence, ["cat", "dog"], 0.5)
 
 
 def test_the_table_has_every_mistake_the_surest_first(failed):
@@ -103,6 +144,19 @@ def test_sheets_show_mistakes_and_disagreements(failed, monkeypatch):
         "Disagreements: Xception alone right on 1, CNN alone right on 1",
     )
     assert paths.MISTAKES.read_text().count("\n") == 4
+
+
+def test_beside_a_mistake_stands_what_spoke_for_the_verdict_of_each_model(failed, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(sheets, "block_sheet", lambda blocks, path, **_: drawn.update({path.stem: blocks}))
+    failures.draw(failed)
+    block = drawn["mistakes_cnn"][0]  # of the third photograph: a dog for the CNN, a cat for Xception
+    image = photos.decode(failed.shard.jpeg(2))
+    assert np.array_equal(block.pictures[0], image)
+    for place, (name, sign) in enumerate({"cnn": 1, "xception": -1}.items(), start=1):
+        heat = np.maximum(sign * failed.evidence[name][2], 0)
+        assert np.array_equal(block.pictures[place], gradcam.overlay(image, heat / heat.max()))
+    assert block.captions[1:] == ["CNN\ndog, 80.0 %", "Xception\ncat, 90.0 %"]
 
 
 def test_models_without_a_mistake_have_empty_sheets(failed):

@@ -10,9 +10,11 @@ from conftest import ROOT
 from PIL import Image
 from test_prepare import BAD
 
-from catdog.evaluation import difference, report, scoring
+from catdog.answers import classifier
+from catdog.evaluation import difference, doubt, report, scoring
 from catdog.pictures.style import NAMES
 
+KNOBS = {"answer_accuracy": 0.995, "confidence": 0.95, "unfamiliar": 0.01}
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(1)>/Cat & Dog'
 
 
@@ -44,6 +46,21 @@ class Page(HTMLParser):
         return [attrs[name] for _, attrs in self.tags if name in attrs]
 
 
+AGREEMENT = {
+    "engine": "OpenVINO, bfloat16",
+    "other_engine": "Keras, float32",
+    "photographs": 187,
+    "largest_difference": 0.0321,
+    "mean_difference": 0.0043,
+    "flips": 3,
+}
+
+
+def doubted(labels, probabilities):
+    given = classifier.decide(probabilities, None, threshold=0.5, sureness=0.9123, unfamiliar=None)
+    return doubt.measure(labels, given, confidence=0.95) | {"corrupted_unsure": 0.234, "corrupted_neither": 0.345}
+
+
 @pytest.fixture
 def content(tmp_path):
     random = np.random.default_rng(0)
@@ -59,6 +76,8 @@ def content(tmp_path):
         m: scoring.score(labels, p, threshold=0.5)
         | {"intervals": scoring.intervals(labels, p, **options), "train_seconds": 185.0}
         | costs
+        | {"uncalibrated_log_loss": 0.987, "uncalibrated_calibration_error": 0.0876, "relative_time": 6.54}
+        | {"sureness": 0.9123, "doubt": doubted(labels, p), "agreement": AGREEMENT}
         for m, p in probabilities.items()
     }
     evaluation["difference"] = difference.compare(labels, *probabilities.values(), **options, names=("CNN", "Xception"))
@@ -91,7 +110,12 @@ def content(tmp_path):
         },
         "histories": {"cnn": history, "xception": history},
         "pictures": {"curves": tmp_path / "curves.png", "roc": tmp_path / "missing.png"},
-        "params": {"base": {"seed": 7, "classes": ["cat", "dog"]}, "train_cnn": {"dropout": 0.2}, "new": {"knob": 31}},
+        "params": {
+            "base": {"seed": 7, "classes": ["cat", "dog"]},
+            "train_cnn": {"dropout": 0.2},
+            "evaluate": dict(KNOBS),
+            "new": {"knob": 31},
+        },
         "lineage": {
             "commit": "0123abcd",
             "dirty": True,
@@ -155,10 +179,50 @@ def test_metrics_and_intervals_are_in_the_table(content, tmp_path):
         low, high = metrics["intervals"]["accuracy"]
         assert f"{100 * metrics['accuracy']:.1f} % {100 * low:.1f}–{100 * high:.1f}" in text
         assert f"{metrics['log_loss']:.3f}" in text
-    for number in ("3 min 5 s", "1,234,567", "5.5 MB", "7.2 ms", "1.37"):
+    for number in ("3 min 5 s", "1,234,567", "5.5 MB", "7.2 ms", "1.37", "6.54", "0.987", "8.8 %"):
         assert text.count(number) >= 2, number
     assert "CNN takes 3 min 5 s to train, 7.2 ms for each photograph and a file of 5.5 MB; Xception takes" in text
     assert "Time to 95 % of its best until validation accuracy was that far 3 min 5 s 3 min 5 s" in text
+
+
+def test_doubt_is_told_with_intervals_and_what_was_asked_for(content, tmp_path):
+    text = rendered(content, tmp_path).text
+    promised = "a class needs a probability of 91.2 % for answers that are right 99.5 % of the time"
+    assert f"CNN: {promised} (with 95 % confidence, by the validation photographs)." in text
+    assert f"Xception: {promised}" in text
+    cells = {"answered": "photographs that get a class", "answered_accuracy": "of those given"}
+    for key, meaning in cells.items():
+        both = [content["evaluation"][model]["doubt"] for model in NAMES]
+        told = [
+            f"{100 * d[key]:.1f} % {100 * d['intervals'][key][0]:.1f}–{100 * d['intervals'][key][1]:.1f}" for d in both
+        ]
+        assert f"{meaning} {' '.join(told)}" in text
+    assert (
+        "Unsure, corrupted of photographs that were blurred, noisy, dark, compressed or cropped 23.4 % 23.4 %" in text
+    )
+    assert "Neither, corrupted likewise 34.5 % 34.5 %" in text
+
+
+def test_a_level_that_no_photographs_could_show_and_none_asked_for_are_told_apart(content, tmp_path):
+    content["evaluation"]["cnn"]["sureness"] = None
+    text = rendered(content, tmp_path).text
+    assert "CNN: the validation photographs show no level of sureness that gives answers that are right 99.5 %" in text
+    assert "Xception: a class needs" in text
+    content["evaluation"]["xception"]["sureness"] = None
+    content["params"]["evaluate"] |= {"answer_accuracy": None, "unfamiliar": None}
+    text = rendered(content, tmp_path).text
+    for name in NAMES.values():
+        assert f"{name}: it answers however sure it is (evaluate.answer_accuracy is null)." in text
+    assert "no level of sureness" not in text
+
+
+def test_what_another_engine_would_answer_is_told(content, tmp_path):
+    text = rendered(content, tmp_path).text
+    assert "CNN was judged by OpenVINO, bfloat16, Xception was judged by OpenVINO, bfloat16." in text
+    assert "The largest differences to Keras, float32:" in text
+    assert "Photographs asked about 187 187" in text
+    assert "Largest difference of a probability 3.2 % 3.2 %" in text
+    assert "Other verdicts photographs that get the other class 3 3" in text
 
 
 def test_data_and_lineage_are_told(content, tmp_path):

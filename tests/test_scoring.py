@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
+from catdog.answers.classifier import probability
 from catdog.base.errors import UserError
 from catdog.evaluation import calibration, difference, scoring
 from catdog.training.loop import convergence
@@ -221,11 +222,10 @@ def test_temperature_finds_the_one_that_was_applied(true):
     random = np.random.default_rng(0)
     logits = random.normal(size=20_000) * 2
     labels = (random.random(20_000) < 1 / (1 + np.exp(-logits))).astype(int)
-    probabilities = calibration.apply_temperature(1 / (1 + np.exp(-logits)), 1 / true)
-    temperature = calibration.temperature(labels, probabilities)
+    temperature = calibration.temperature(labels, true * logits)
     assert temperature == pytest.approx(true, rel=0.05)
-    calibrated = calibration.apply_temperature(probabilities, temperature)
-    before, after = (scoring.score(labels, p, threshold=0.5) for p in (probabilities, calibrated))
+    both = (probability(true * logits, divisor) for divisor in (1, temperature))
+    before, after = (scoring.score(labels, probabilities, threshold=0.5) for probabilities in both)
     assert after["log_loss"] <= before["log_loss"] + 1e-4
     assert after["accuracy"] == before["accuracy"]
     assert after["roc_auc"] == pytest.approx(before["roc_auc"])
@@ -234,10 +234,27 @@ def test_temperature_finds_the_one_that_was_applied(true):
 
 def test_temperature_of_a_model_without_mistakes_leaves_room_for_one():
     labels = np.tile([0, 1], 100)
-    temperature = calibration.temperature(labels, labels * 0.8 + 0.1)
-    surest = calibration.apply_temperature(np.array([0.9]), temperature)[0]
-    assert 0.9 < surest < 0.995
-    assert calibration.temperature(labels, np.full(200, 0.5)) == 1.0
+    logits = np.log(9.0) * (2 * labels - 1)  # 0.9 for each class
+    temperature = calibration.temperature(labels, logits)
+    assert 0.9 < probability(logits, temperature).max() < 0.995
+    assert calibration.temperature(labels, np.zeros(200)) == 1.0
+
+
+def test_a_temperature_has_bounds():
+    labels = np.tile([0, 1], 100)
+    right = 1000.0 * (2 * labels - 1)
+    assert calibration.temperature(labels, right / 1e6) == pytest.approx(0.05, rel=0.01)
+    assert calibration.temperature(labels, -right) == pytest.approx(20, rel=0.01)
+
+
+def test_a_logit_of_any_size_has_a_probability():
+    logits = np.array([-1e9, -800, -2, -0.0, 0, 2, 800, 1e9])
+    with np.errstate(all="raise", under="ignore"):
+        found = probability(logits, 2.0)
+    assert found.tolist() == sorted(found)
+    assert found[[0, 3, 4, 7]].tolist() == [0, 0.5, 0.5, 1]
+    assert found + probability(-logits, 2.0) == pytest.approx(np.ones(8))
+    assert found[5] == pytest.approx(1 / (1 + np.exp(-1)))
 
 
 def test_confusion_table_has_a_row_for_each_photograph():

@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from served_fixtures import brightness
 from training_fixtures import noise
 
+from catdog.answers import familiarity
 from catdog.evaluation import corruptions, scoring, slices, suspects
 from catdog.photographs import photos, shards
 
@@ -54,11 +56,9 @@ def test_the_stronger_the_further_from_the_photograph_and_the_same_again(kind):
 
 
 def test_accuracy_on_corrupted_photographs_is_counted(shard, tmp_path):
-    def brightness(pixels):
-        return (pixels.mean(axis=(1, 2, 3)) > 50).astype(float)
-
-    asked = {"cnn": (16, lambda pixels: np.ones(len(pixels))), "xception": (16, brightness)}
-    corrupted = corruptions.measure(shard, count=20, models=asked, threshold=0.5, confidence=0.95)
+    always, bright = brightness(threshold=0.0), brightness(threshold=50 / 255)
+    asked = {"cnn": always, "xception": bright}
+    corrupted = corruptions.measure(shard, count=20, models=asked, confidence=0.95)
     table = corrupted.table
     assert len(table) == 2 * 16
     assert (table["photographs"] == 20).all()
@@ -70,8 +70,25 @@ def test_accuracy_on_corrupted_photographs_is_counted(shard, tmp_path):
         assert corrupted.robustness(model) == pytest.approx(mean)
     dark = table[(table["model"] == "xception") & (table["corruption"] == "dark") & (table["strength"] == 3)]
     assert dark["accuracy"].tolist() == [1 - ones]
+    assert (table[["unsure", "neither"]] == 0).all(axis=None)
     corruptions.draw(table, tmp_path / "corruptions.png")
     assert (tmp_path / "corruptions.png").stat().st_size > 5000
+
+
+def test_doubt_about_corrupted_photographs_is_counted_beside_accuracy(shard):
+    # No photograph is as close as those that it was tuned on.
+    profile = familiarity.Profile(np.ones((1, 1), np.float16), np.array(["id"]), np.array([2.0]))
+    asked = {"cnn": brightness(sureness=0.65), "xception": brightness(profile=profile, unfamiliar=0.01)}
+    plain = corruptions.measure(shard, count=20, models=dict.fromkeys(asked, brightness()), confidence=0.95)
+    doubtful = corruptions.measure(shard, count=20, models=asked, confidence=0.95)
+    assert doubtful.table["accuracy"].tolist() == plain.table["accuracy"].tolist()
+    assert doubtful.doubt("xception") == {"corrupted_unsure": 0.0, "corrupted_neither": 1.0}
+    # At a quarter of the light every photograph is surely dark, and as they are none is.
+    cnn = doubtful.table[doubtful.table["model"] == "cnn"].set_index(["corruption", "strength"])
+    assert cnn.loc[("dark", 2), "unsure"] == 0
+    assert cnn.loc[("none", 0), "unsure"] == 1
+    shares = cnn.loc[[place for place in cnn.index if place[1] > 0], "unsure"]
+    assert doubtful.doubt("cnn") == {"corrupted_unsure": pytest.approx(shares.mean()), "corrupted_neither": 0.0}
 
 
 def test_the_interval_of_robustness_counts_photographs_and_not_their_versions():
