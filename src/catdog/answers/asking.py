@@ -71,8 +71,8 @@ class Network:
             together = [self._waiting.popleft()]
             while self._waiting and sum(len(q.pixels) for q in [*together, self._waiting[0]]) <= BATCH:
                 together.append(self._waiting.popleft())
-        pixels = np.concatenate([question.pixels for question in together])
         try:
+            pixels = np.concatenate([question.pixels for question in together])
             asked = joined(self.stream(pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)))
         except BaseException as error:
             for question in together:

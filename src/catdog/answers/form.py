@@ -17,6 +17,15 @@ from catdog.base.errors import UserError, first_line
 from catdog.engines import openvino, processor
 
 PROFILE = "profile.npz"
+# The least and the most of each number among the settings.
+_RANGES = {
+    "image_size": (1, 65_500),
+    "side": (0, 65_500),
+    "threshold": (0, 1),
+    "temperature": (1e-3, 1e3),
+    "sureness": (0, 1),
+    "unfamiliar": (0, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -55,8 +64,14 @@ def settings(given: dict[str, Any]) -> Settings:
     first, second = given["classes"]
     known = {each.name for each in fields(Settings)}
     read = Settings(**{key: value for key, value in given.items() if key in known} | {"classes": (first, second)})
-    if not read.temperature > 0:
-        raise ValueError(f"temperature should be above 0. Received: {read.temperature}")
+    for name, (least, most) in _RANGES.items():
+        value = getattr(read, name)
+        kinds = int if name in ("image_size", "side") else int | float
+        never = value is None and name in ("sureness", "unfamiliar")
+        if not never and not (isinstance(value, kinds) and least <= value <= most):
+            raise ValueError(f"{name} should be a number from {least:g} to {most:g}. Received: {value}")
+    if not isinstance(read.bfloat16, bool):
+        raise ValueError(f"bfloat16 should be true or false. Received: {read.bfloat16}")
     return read
 
 
@@ -66,15 +81,16 @@ def open_form(keras_file: Path, folder: Path, chosen: Settings) -> Classifier:
     Raises:
         UserError: a file is missing, is not the one that the settings name, or can't be loaded.
     """
+    verify(keras_file, chosen.model_sha256)
     for name, digest in chosen.digests.items():
         verify(folder / name, digest)
-    network = _network(keras_file, folder, chosen)
+    network, side = _network(keras_file, folder, chosen)
     profile = familiarity.load(folder / PROFILE) if PROFILE in chosen.digests else None
     return Classifier(
         network=network,
         classes=chosen.classes,
         image_size=chosen.image_size,
-        side=chosen.side,
+        side=side,
         threshold=chosen.threshold,
         temperature=chosen.temperature,
         sureness=chosen.sureness,
@@ -83,27 +99,30 @@ def open_form(keras_file: Path, folder: Path, chosen: Settings) -> Classifier:
     )
 
 
-def _network(keras_file: Path, folder: Path, chosen: Settings) -> Network:
+def _network(keras_file: Path, folder: Path, chosen: Settings) -> tuple[Network, int]:
+    """What answers, and the side of its input."""
     if not set(asking.FILES) <= chosen.digests.keys():
         why = "it was registered without a network for OpenVINO"
     elif not openvino.is_here():
         why = "OpenVINO is not installed here"
     else:
         try:
-            return asking.by_openvino(folder, bfloat16=chosen.bfloat16 and processor.has_bfloat16())
+            bfloat16 = chosen.bfloat16 and processor.has_bfloat16()
+            return asking.by_openvino(folder, bfloat16=bfloat16), chosen.side
         except (RuntimeError, ImportError) as error:
             why = f"OpenVINO can't run here ({first_line(error)})"
     print(f"notice: Keras answers, more slowly: {why}", file=sys.stderr)
-    return asking.by_keras(read(keras_file, chosen.model_sha256))
+    model = read(keras_file)
+    return asking.by_keras(model), model.input_shape[1]
 
 
-def read(file: Path, model_sha256: str | None = None) -> Any:
+def read(file: Path) -> Any:
     """Load a `.keras` file in Keras's safe mode: nothing in it is run as code.
 
     Raises:
-        UserError: the file is missing, is not the one whose sha256 is `model_sha256`, or can't be loaded.
+        UserError: the file is missing, or can't be loaded.
     """
-    verify(file, model_sha256)
+    verify(file, None)
     import keras
 
     try:
