@@ -6,12 +6,12 @@ import sqlite3
 import threading
 from pathlib import Path
 
-import keras
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from served_fixtures import Made, make, tiny_model
 
 from catdog.base import files, params
 from catdog.base.errors import UserError
@@ -47,24 +47,23 @@ def log_models(folder: Path) -> tuple[list[tuple[str, str]], str, str]:
     """Five logged models in the store that is set: (model_id, run_id) of each, the file's sha256, their experiment."""
     experiment = mlflow.create_experiment("catdog", artifact_location=str(folder / "artifacts"))
     keras_file = folder / "model.keras"
-    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
-    model.save(keras_file)
-    models = [log_served(keras_file, image_size=64, experiment=experiment) for _ in range(5)]
+    tiny_model().save(keras_file)
+    made = make(keras_file, folder / "answers")
+    models = [log_served(made, experiment=experiment) for _ in range(5)]
     return models, files.sha256(keras_file), experiment
 
 
-def log_served(keras_file: Path, *, image_size: int, experiment: str | None = None) -> tuple[str, str]:
-    """The served form of a Keras file, logged by a run of its own: its model_id and run_id."""
+def log_served(made: Made, *, experiment: str | None = None) -> tuple[str, str]:
+    """A served form, logged by a run of its own: its model_id and run_id."""
     with mlflow.start_run(experiment_id=experiment) as run:
         pass
     model_id, _ = served_form.log(
         MlflowClient(),
         run_id=run.info.run_id,
         name="served",
-        keras_file=keras_file,
-        classes=["cat", "dog"],
-        image_size=image_size,
-        threshold=0.5,
+        keras_file=made.keras_file,
+        answers=made.folder,
+        settings=made.settings,
     )
     return model_id, run.info.run_id
 
@@ -109,7 +108,7 @@ class Store:
         figures = {
             "accuracy": float(np.mean((probabilities >= 0.5) == LABELS)),
             "log_loss": float(-np.mean(np.log(np.where(LABELS == 1, probabilities, 1 - probabilities)))),
-            "milliseconds_per_photograph": 50.0,
+            "relative_time": 5.0,
             "file_bytes": 5_000_000,
             "robustness": 0.8,
         }

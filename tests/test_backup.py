@@ -161,7 +161,7 @@ def test_damaged_artifacts_are_whole_after_it(store, tmp_path):
     backup.backup(BACKUP)
     for file in (tmp_path / "artifacts").rglob("model.keras"):
         file.write_bytes(b"damaged")
-    with pytest.raises(UserError, match="is not the model that was logged"):
+    with pytest.raises(UserError, match="is not what was logged"):
         answered()
     assert restored() == "restored 8 runs, 4 versions, all verified"
     assert answered() == before

@@ -97,7 +97,7 @@ def test_a_better_model_takes_over(store):
         (answers(wrong=range(100, 139), sure=0.85), {}, "not worse"),
         (answers(wrong=range(100)), {}, "accuracy"),
         (BETTER, {"robustness": 0.5}, "robustness"),
-        (BETTER, {"milliseconds_per_photograph": 900.0}, "time"),
+        (BETTER, {"relative_time": 900.0}, "time"),
         (BETTER, {"file_bytes": 300_000_000}, "size"),
         (BETTER, {"source_kind": "drawn"}, "photographs"),
         (BETTER, {"digest": "test-two"}, "same photographs"),
@@ -119,7 +119,7 @@ def test_one_that_fails_a_gate_becomes_challenger(store, probabilities, tags, ga
 
 
 def test_a_challenger_that_passes_later_is_no_challenger_any_more(store):
-    store.register(probabilities=GOOD, milliseconds_per_photograph=900.0)
+    store.register(probabilities=GOOD, relative_time=900.0)
     assert not store.promote().passed
     store.register(index=0, probabilities=GOOD)
     assert store.promote().passed
@@ -127,7 +127,7 @@ def test_a_challenger_that_passes_later_is_no_challenger_any_more(store):
 
 
 def test_dry_run_judges_and_changes_nothing(store):
-    store.register(milliseconds_per_photograph=900.0)
+    store.register(relative_time=900.0)
     store.register("xception")
     before = [v.tags for name in versions.NAMES.values() for v in store.client.search_model_versions(f"name='{name}'")]
     promotion = store.promote(dry_run=True)
@@ -141,7 +141,7 @@ def test_dry_run_judges_and_changes_nothing(store):
 def test_the_best_new_model_is_chosen_and_the_other_if_it_fails(store):
     store.register("cnn", GOOD)
     store.register("cnn", answers(wrong=range(45), sure=0.85))
-    store.register("xception", BETTER, milliseconds_per_photograph=900.0)
+    store.register("xception", BETTER, relative_time=900.0)
     promotion = store.promote()
     assert [each.candidate for each in promotion.assessments] == ["catdog-xception/1", "catdog-cnn/1"]
     assert [each.passed for each in promotion.assessments] == [False, True]
@@ -238,7 +238,7 @@ def test_rollback_refuses_what_cannot_be_served(store):
         store.rollback(to=3)
     file = Path(mlflow.artifacts.download_artifacts("models:/catdog/1")) / "artifacts" / "model.keras"
     file.write_bytes(b"other")
-    with pytest.raises(UserError, match="is not the model that was logged"):
+    with pytest.raises(UserError, match="is not what was logged"):
         store.rollback(to=1)
     assert store.aliases() == {"champion": 2, "previous": 1}
     assert len(deployments.events(store.client)) == 2

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import mlflow
-import pandas as pd
 import pytest
 from conftest import jpeg
 from registry_fixtures import BETTER, GOOD, LABELS, answers, check_consistent, deployed_twice
@@ -19,7 +18,6 @@ from catdog.tracking import candidates, gates, promotion, registry, served_form,
 
 pytest_plugins = ["registry_fixtures"]
 REFUSED = "was not registered by catdog .* so it is not opened"
-PHOTOGRAPH = pd.DataFrame({"image": [jpeg(1)]})
 
 
 @pytest.fixture
@@ -191,15 +189,15 @@ def test_unverified_it_is_answered_by_our_code_with_a_warning(store, trap, tmp_p
     warning = f"warning: {name}/{number} was not registered by catdog: it is used unverified\n"
     assert capsys.readouterr().err.startswith(warning)
     fetched = registry.fetch(store.client, reference, tmp_path / "fetched", unverified=True)
-    served = served_form.answering(fetched).predict(PHOTOGRAPH)
-    assert served["model_version"].tolist() == [f"{name}/{number}"]
+    [answer] = served_form.answering(fetched).answer([jpeg(1)])
+    assert answer["model_version"] == f"{name}/{number}"
     assert not ran(trap)
 
 
 def test_unverified_is_no_way_around_the_digests_of_what_is_ours(store):
     deployed_twice(store)
     store.client.set_model_version_tag("catdog", "2", "model_sha256", "0" * 64)
-    with pytest.raises(UserError, match="is not the model that was logged"):
+    with pytest.raises(UserError, match="is not what was logged"):
         registry.load(store.client, "catdog@champion", unverified=True)
 
 
@@ -208,9 +206,21 @@ def test_unverified_is_no_way_around_the_digests_of_what_is_ours(store):
     [
         ("path: artifacts/model.keras", "path: ../outside.keras"),
         ("path: artifacts/model.keras", "path: /etc/hostname"),
+        ("path: artifacts/answers", "path: ../outside"),
+        ("trunk.bin:", "../../../outside.keras:"),
+        ("model_sha256:", "other:"),
         ("image_size: 64", "image_size: large"),
         ("- dog", "- dog\n      - cow"),
+        ("image_size: 64", "image_size: 0"),
+        ("side: 32", "side: 64.5"),
         ("threshold: 0.5", "other: 0.5"),
+        ("threshold: 0.5", "threshold: 7"),
+        ("temperature: 1.0", "temperature: 0"),
+        ("temperature: 1.0", "temperature: hot"),
+        ("temperature: 1.0", "temperature: .nan"),
+        ("sureness: null", "sureness: much"),
+        ("unfamiliar: null", "unfamiliar: [0.01]"),
+        ("bfloat16: false", "bfloat16: perhaps"),
         ("flavors:", "flavors: [\n"),
         ("flavors:", "flavors: 3\nothers:"),
     ],

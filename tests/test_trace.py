@@ -206,7 +206,7 @@ def change_photographs(project):
         (delete_source_version, "model version", "there is no catdog-cnn/1: it was deleted"),
         (delete_logged_model, "logged model", "it was deleted"),
         (name_another_run, "logged model", "logged by another run"),
-        (damage_model_file, "model file", "is not the model that was logged"),
+        (damage_model_file, "model file", "is not what was logged"),
         (lose_model_file, "model file", "model.keras not found"),
         (delete_run, "run", "deleted: `mlflow runs restore"),
         (kill_run, "run", "killed: it did not come to its end"),
