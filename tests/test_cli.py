@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from served_fixtures import brightness
 from training_fixtures import tracked
 
-from catdog.answers.classifier import Classifier
 from catdog.commands import cli
-from catdog.tracking import registry
+from catdog.tracking import opening
 
 COMMANDS = ["fetch", "compare", "promote", "rollback", "history", "trace", "predict", "ui", "serve", "demo"]
-COMMANDS += ["backup", "restore"]
+COMMANDS += ["export", "backup", "restore"]
 
 
 @pytest.fixture
@@ -120,12 +120,7 @@ def test_a_port_in_use_is_told(catdog, project, command):
 @pytest.fixture
 def champion(project, monkeypatch) -> None:
     """A champion by which the brighter photographs are dogs."""
-
-    def brightness(pixels: np.ndarray) -> np.ndarray:
-        return pixels.mean(axis=(1, 2, 3)) / 255
-
-    model = Classifier(("cat", "dog"), image_size=64, side=32, threshold=0.5, probabilities=brightness)
-    monkeypatch.setattr(registry, "load", lambda client, reference, **_: model)
+    monkeypatch.setattr(opening, "load", lambda reference, **_: brightness())
 
 
 def test_predict_gives_a_row_for_every_file(catdog, champion):
@@ -136,9 +131,10 @@ def test_predict_gives_a_row_for_every_file(catdog, champion):
     status, out, err = catdog("predict", "album", "--threshold", "0.4")
     assert status == 0, out + err
     header, notes, white = out.splitlines()
-    assert header == "path,label,probability,error"
-    assert notes.startswith("album/notes.txt,,,")
+    assert header == "path,label,probability,familiarity,error"
+    assert notes.startswith("album/notes.txt,,,,")
     assert white.startswith("album/white.png,dog,0.8")
+    assert white.endswith(",,")  # this model has no profile
     status, out, _ = catdog("predict", "album", "--out", "found.csv")
     assert Path("found.csv").read_text().splitlines() == [header, notes, white]
 
@@ -147,6 +143,6 @@ def test_predict_fails_where_nothing_is_a_photograph(catdog, champion):
     Path("notes.txt").write_text("no photograph")
     status, out, err = catdog("predict", "notes.txt", "missing.jpg")
     assert status == 1
-    assert "missing.jpg,,,not found" in out
+    assert "missing.jpg,,,,not found" in out
     assert "error: none of these could be read as a photograph" in err
     assert_told(catdog("predict", "notes.txt", "--out", "found.xlsx"), "should end in .csv or .parquet")
