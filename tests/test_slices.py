@@ -77,7 +77,13 @@ def test_accuracy_on_corrupted_photographs_is_counted(shard, tmp_path):
 
 def test_doubt_about_corrupted_photographs_is_counted_beside_accuracy(shard):
     # No photograph is as close as those that it was tuned on.
-    profile = familiarity.Profile(np.ones((1, 1), np.float16), np.array(["id"]), np.array([2.0]))
+    profile = familiarity.Profile(
+        np.ones((1, 1), np.float16),
+        np.array(["id"]),
+        np.zeros((2, 1)),
+        np.zeros((2, 0, 1), np.float16),
+        np.array([2.0]),
+    )
     asked = {"cnn": brightness(sureness=0.65), "xception": brightness(profile=profile, unfamiliar=0.01)}
     plain = corruptions.measure(shard, count=20, models=dict.fromkeys(asked, brightness()), confidence=0.95)
     doubtful = corruptions.measure(shard, count=20, models=asked, confidence=0.95)

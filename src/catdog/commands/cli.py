@@ -1,8 +1,6 @@
 """The `catdog` command: photographs in, models up and down the registry, answers out."""
 
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +10,8 @@ from rich.table import Table
 
 from catdog.base import dvc_files, params, paths
 from catdog.base.errors import UserError, run
+from catdog.commands import answering
+from catdog.commands.answering import CHAMPION
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,15 +27,7 @@ app = typer.Typer(
     """,
 )
 
-Model = Annotated[
-    str, typer.Option(help="A registered model, such as models:/catdog@champion or models:/catdog-cnn/3.")
-]
-Unverified = Annotated[bool, typer.Option("--unverified", help="Take even a version that catdog did not register.")]
 Why = Annotated[str, typer.Option(help="Why, in a few words; it stands in the history.")]
-Port = Annotated[int, typer.Option(min=1, max=65535)]
-Host = Annotated[str, typer.Option(help="The address to listen on; any but 127.0.0.1 opens it to others.")]
-CHAMPION = "models:/catdog@champion"
-LOOPBACK = "127.0.0.1"
 
 
 def main() -> None:
@@ -45,6 +37,8 @@ def main() -> None:
 def _command() -> None:
     """The command that was asked for. If the MLflow store fails in the middle of any, that is one line."""
     dvc_files.mend(paths.root())
+    for command in answering.COMMANDS:
+        app.command()(command)
     try:
         app()
     except Exception:
@@ -206,96 +200,6 @@ def trace(
     broken = [f"{link.name}: {link.note}" for link in links if not link.ok]
     if broken:
         raise UserError(f"the chain is broken at {'; at '.join(broken)}")
-
-
-@app.command()
-def predict(
-    path: Annotated[list[Path], typer.Argument(help="Photographs, folders of them, zips or tars.")],
-    model: Model = CHAMPION,
-    out: Annotated[Path | None, typer.Option(help="A .csv or .parquet to write. Default: CSV on the screen.")] = None,
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Probability of the second class from which it is the label.")
-    ] = None,
-    unverified: Unverified = False,
-) -> None:
-    """Tell cat from dog: columns path, label, probability (of the second class), familiarity and error.
-
-    The label is a class; `unsure` if the answer would be wrong too often; or `neither` if the photograph is unlike
-    those that the model knows: of the photographs that it was tuned on, the share `familiarity` looked as strange.
-
-    What can't be read gets a row with the reason. Exit status 1 only if nothing could be read. In CSV an apostrophe
-    stands before names that a spreadsheet would take for formulas, and control characters are escapes such as \\x1b.
-    """
-    from catdog.commands import prediction
-    from catdog.tracking import opening
-
-    read = False
-
-    def noted(rows: Iterable[prediction.Prediction]) -> Iterator[prediction.Prediction]:
-        nonlocal read
-        for row in rows:
-            read = read or not row.error
-            yield row
-
-    classifier = opening.load(model, unverified=unverified)
-    rows = noted(prediction.predict(path, model=classifier, threshold=threshold))
-    if out:
-        prediction.save(rows, out)
-    else:
-        prediction.write(rows, sys.stdout)
-    if not read:
-        raise UserError("none of these could be read as a photograph; the column error says why")
-
-
-@app.command()
-def ui(port: Port = 5000, host: Host = LOOPBACK) -> None:
-    """Start the MLflow UI on this project's runs."""
-    from catdog.commands import listening, mlflow_ui
-    from catdog.tracking import links, lost, store
-
-    listening.require_free(host, port)
-    client = store.connect()
-    lost.notice(client)
-    address = f"http://{host}:{port}"
-    print(f"MLflow UI: {address}, in a few seconds (stop with Ctrl-C)")
-    if charts := links.latest_curves(client, ui=address):
-        print(f"both models of the last comparison: {charts}")
-    mlflow_ui.become(store.uri(), host=host, port=port)
-
-
-@app.command()
-def serve(model: Model = CHAMPION, port: Port = 5001, host: Host = LOOPBACK, unverified: Unverified = False) -> None:
-    """Start a server that answers photographs with label, probability and model version."""
-    from catdog.commands import guard, listening, scoring_server
-    from catdog.tracking import registry, served_form, store
-
-    listening.end_on_signals()
-    listening.require_free(host, port)
-    with tempfile.TemporaryDirectory() as folder:
-        fetched = registry.fetch(store.connect(), model, Path(folder), unverified=unverified)
-        answering = served_form.answering(fetched)
-    ready = f"serving {model} on http://{host}:{port}/invocations (stop with Ctrl-C)"
-    application = scoring_server.create(answering, hosts=guard.hosts(host))
-    listening.run(application, host=host, port=port, ready=ready)
-
-
-@app.command()
-def demo(port: Port = 5002, host: Host = LOOPBACK) -> None:
-    """Start a page on which a photograph is dropped: the verdicts of both models, and what they went by.
-
-    It shows the champion, and of the other model the newest version.
-    """
-    from catdog.commands import demo as page
-    from catdog.commands import guard, listening, verdicts
-    from catdog.tracking import store
-
-    p = params.load()
-    listening.end_on_signals()
-    listening.require_free(host, port)
-    judges = verdicts.judges(store.connect())
-    samples = page.samples(paths.TEST, paths.MISTAKES, classes=p.base.classes)
-    application = page.create(judges, samples, hosts=guard.hosts(host))
-    listening.run(application, host=host, port=port, ready=f"the page: http://{host}:{port} (stop with Ctrl-C)")
 
 
 def _wide_console() -> Console:

@@ -55,7 +55,7 @@ def _make(p: params.Params, name: str, folder: Path, *, train: Shard, val: Shard
         network = asking.by_openvino(folder, bfloat16=bfloat16)
     else:
         network, bfloat16 = in_keras, False
-    learnt = _learn(p, _knowledge(p, name, model, network, train=train, val=val), val)
+    learnt = _learn(p, _knowledge(p, name, model, network, train=train, val=val), train=train, val=val)
     learnt.profile.save(folder / form.PROFILE)
     settings = form.Settings(
         classes=(p.base.classes[0], p.base.classes[1]),
@@ -73,12 +73,12 @@ def _make(p: params.Params, name: str, folder: Path, *, train: Shard, val: Shard
 
 
 class _Knowledge(NamedTuple):
-    """What a network says of the validation photographs, and the features of some training photographs."""
+    """What a network says of the validation photographs, and the features of some rows of the training photographs."""
 
     logits: np.ndarray
     val: np.ndarray
     train: np.ndarray
-    ids: list[str]
+    rows: list[int]
 
 
 class _Learnt(NamedTuple):
@@ -101,12 +101,12 @@ def _knowledge(p: params.Params, name: str, model: Any, network: Network, *, tra
         )
         of_val, of_train = np.split(extracted.rows, [len(val)])
         rows = _sample(train, width=of_val.shape[1])
-        return _Knowledge(network.decide(of_val), of_val, of_train[rows], [train.ids[row] for row in rows])
+        return _Knowledge(network.decide(of_val), of_val, of_train[rows], rows)
     side = model.input_shape[1]
     asked = inference.on_shard(val, network, side=side, what=f"val, {name}")
     rows = _sample(train, width=asked.features.shape[1])
     known = inference.on_shard(train, network, side=side, rows=rows, what=f"train, {name}")
-    return _Knowledge(asked.logits, asked.features, known.features, [train.ids[row] for row in rows])
+    return _Knowledge(asked.logits, asked.features, known.features, rows)
 
 
 def _sample(train: Shard, *, width: int) -> list[int]:
@@ -114,10 +114,11 @@ def _sample(train: Shard, *, width: int) -> list[int]:
     return sorted(sorted(range(len(train)), key=lambda row: train.ids[row])[: familiarity.most_rows(width)])
 
 
-def _learn(p: params.Params, known: _Knowledge, val: Shard) -> _Learnt:
+def _learn(p: params.Params, known: _Knowledge, *, train: Shard, val: Shard) -> _Learnt:
     e = p.evaluate
     temperature = calibration.temperature(val.labels, known.logits)
-    profile = familiarity.profile(known.train, known.ids, val=known.val)
+    ids = [train.ids[row] for row in known.rows]
+    profile = familiarity.profile(known.train, ids, train.labels[known.rows], val=known.val)
     sureness = None
     if e.answer_accuracy is not None:
         probabilities = probability(known.logits, temperature)

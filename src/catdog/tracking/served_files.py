@@ -35,7 +35,7 @@ def check(fetched: Path, uri: str, *, model_sha256: str | None, served_sha256: s
         UserError: it is none, or it was changed.
     """
     try:
-        keras_file, _, settings = _parts(fetched)
+        file, _, settings = _parts(fetched)
     except (OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"{uri} can't be loaded as a served model: {first_line(error)}") from None
     for cache in list(fetched.rglob("__pycache__")):  # was never logged, and Python would trust it
@@ -43,7 +43,7 @@ def check(fetched: Path, uri: str, *, model_sha256: str | None, served_sha256: s
     actual, of_file = _digests(fetched)
     with named(uri, fetched):
         for expected in (settings.model_sha256, model_sha256):
-            form.verify(keras_file, expected, actual=of_file.get(keras_file))
+            form.verify(file, expected, actual=of_file.get(file))
     if served_sha256 is not None and actual != served_sha256:
         raise UserError(
             f"{uri} is not what was logged: the sha256 of its files is {actual[:12]}, not {served_sha256[:12]}; code "
@@ -59,6 +59,11 @@ def opened(fetched: Path, uri: str) -> Classifier:
     """
     with named(uri, fetched):
         return form.open_form(*_parts(fetched))
+
+
+def keras_file(fetched: Path) -> Path:
+    """The `.keras` file in a folder that `check` has passed."""
+    return _parts(fetched)[0]
 
 
 def version(fetched: Path) -> str:
