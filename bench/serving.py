@@ -1,8 +1,8 @@
-"""`catdog serve` under load: a minute and a half of requests, one photograph each, from a second process on loopback.
+"""`catdog serve` under load: requests of one photograph each, from a second process on loopback.
 
-For each model, so many clients ask one after the other without a pause. What counts: answers that are no answers, how
-long 95 of 100 requests take at most, and whether the server's memory grows after its first seconds. Needs the models
-of a run of the pipeline, in the registry.
+For each model one client asks alone, then sixteen ask at a time, without a pause. What counts: answers that are no
+answers, how long 95 of 100 requests take at most, what more clients bring, and whether the server's memory grows after
+its first seconds. Needs the models of a run of the pipeline, in the registry.
 """
 
 import base64
@@ -26,19 +26,19 @@ from common import Figure
 from catdog.base.errors import UserError, run
 from catdog.tracking import store, versions
 
-SECONDS = 90
-CLIENTS = 2
+SECONDS = {1: 40, 16: 90}  # by the number of clients
 PHOTOGRAPHS = 100
 WARM_UP = 30  # seconds until memory counts: over four minutes it grew in the first forty by 3 %, and then no more
 GOAL = 0.95
 
 
 def main() -> None:
-    if len(sys.argv) == 6 and sys.argv[1] == "client":  # the second process
-        ask(int(sys.argv[2]), Path(sys.argv[3]), seconds=float(sys.argv[4]), answers=Path(sys.argv[5]))
+    if len(sys.argv) == 7 and sys.argv[1] == "client":  # the second process
+        port, photographs, seconds, clients, out = sys.argv[2:]
+        ask(int(port), Path(photographs), seconds=float(seconds), clients=int(clients), answers=Path(out))
         return
     given = zipped.arguments(__doc__, default="cats-and-dogs-originals-600.zip", rounds=1)
-    seconds = 5 if given.quick else SECONDS
+    seconds = dict.fromkeys(SECONDS, 5) if given.quick else SECONDS
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="catdog-bench-") as folder:
         raw = Path(folder) / "photographs"
@@ -46,13 +46,13 @@ def main() -> None:
         for name in versions.NAMES:
             figures += measured(name, raw, seconds=seconds)
     notes = [
-        f"{CLIENTS} clients, one photograph a request, {seconds} s; both processes share these cores.",
+        f"One photograph a request; seconds by clients: {seconds}; both processes share these cores.",
         f"Memory with no file behind it, server and children, median of 5 s: from {WARM_UP} s on, and at the end.",
     ]
     common.leave("serving", figures, notes=notes, seconds={}, quick=given.quick)
 
 
-def measured(name: str, photographs: Path, *, seconds: float) -> list[Figure]:
+def measured(name: str, photographs: Path, *, seconds: dict[int, int]) -> list[Figure]:
     """The figures of the newest version of one model."""
     client = store.connect()
     known = versions.of(client, versions.NAMES[name])
@@ -62,28 +62,45 @@ def measured(name: str, photographs: Path, *, seconds: float) -> list[Figure]:
     port = free_port()
     command = [sys.executable, "-m", "catdog", "serve", "--model", versions.uri(newest), "--port", str(port)]
     server = psutil.Popen(command, stdout=subprocess.DEVNULL)
+    figures, rates = [], []
     try:
         wait_for(server, port)
-        answers = photographs.with_name(f"{name}.json")
-        asking = subprocess.Popen(
-            [sys.executable, __file__, "client", str(port), str(photographs), str(seconds), str(answers)]
-        )
-        memory = watch(server, asking)
-        said = json.loads(answers.read_text())
+        for clients, duration in seconds.items():
+            answers = photographs.with_name(f"{name}.json")
+            arguments = [port, photographs, duration, clients, answers]
+            asking = subprocess.Popen([sys.executable, __file__, "client", *map(str, arguments)])
+            memory = watch(server, asking)
+            said = json.loads(answers.read_text())
+            rates.append(len(said["seconds"]) / duration)
+            figures += _under_load(f"{name}, {clients} at a time", said, rate=rates[-1])
     finally:
         for process in [*server.children(recursive=True), server]:
             process.terminate()
         server.wait()
-    taken = 1000 * np.array(said["seconds"])
     early, late = memory
     return [
-        Figure(f"{name}_requests", f"{name}, requests answered", len(taken), "requests", "counted"),
-        Figure(f"{name}_errors", f"{name}, requests that failed", said["errors"], "requests", "counted"),
-        Figure(f"{name}_rate", f"{name}, photographs per second", len(taken) / seconds, "photographs/s", "measured"),
-        Figure(f"{name}_median", f"{name}, median time of a request", float(np.median(taken)), "ms", "measured"),
-        Figure(f"{name}_p95", f"{name}, 95 of 100 take at most", float(np.percentile(taken, 95)), "ms", "measured"),
+        *figures,
+        Figure(
+            f"{name}_gain",
+            f"{name}, requests answered by 16 clients against 1",
+            rates[-1] / rates[0],
+            "x",
+            "measured",
+            1.5,
+        ),
         Figure(f"{name}_memory", f"{name}, memory after {WARM_UP} s", early, "MB", "measured"),
         Figure(f"{name}_growth", f"{name}, that against the end", early / late, "of 1", "measured", GOAL),
+    ]
+
+
+def _under_load(what: str, said: dict, *, rate: float) -> list[Figure]:
+    taken = 1000 * np.array(said["seconds"])
+    return [
+        Figure(f"{what}_requests", f"{what}, requests answered", len(taken), "requests", "counted"),
+        Figure(f"{what}_errors", f"{what}, requests that failed", said["errors"], "requests", "counted"),
+        Figure(f"{what}_rate", f"{what}, photographs per second", rate, "photographs/s", "measured"),
+        Figure(f"{what}_median", f"{what}, median time of a request", float(np.median(taken)), "ms", "measured"),
+        Figure(f"{what}_p95", f"{what}, 95 of 100 take at most", float(np.percentile(taken, 95)), "ms", "measured"),
     ]
 
 
@@ -102,7 +119,7 @@ def watch(server: psutil.Popen, asking: subprocess.Popen) -> tuple[float, float]
     return statistics.median(early), statistics.median(late)
 
 
-def ask(port: int, photographs: Path, *, seconds: float, answers: Path) -> None:
+def ask(port: int, photographs: Path, *, seconds: float, clients: int, answers: Path) -> None:
     """What the second process does: write to `answers` how long each took, and how many were none."""
     bodies = [
         json.dumps({"dataframe_records": [{"image": base64.b64encode(file.read_bytes()).decode()}]})
@@ -123,13 +140,13 @@ def ask(port: int, photographs: Path, *, seconds: float, answers: Path) -> None:
                 taken.append(time.perf_counter() - started)
             else:
                 errors.append(said.decode()[:200])
-            turn += CLIENTS
+            turn += clients
 
-    clients = [threading.Thread(target=one, args=(number,)) for number in range(CLIENTS)]
-    for client in clients:
-        client.start()
-    for client in clients:
-        client.join()
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     answers.write_text(json.dumps({"seconds": taken, "errors": len(errors), "first": errors[:1]}))
 
 
