@@ -102,9 +102,7 @@ def _scores(train: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> dict[s
         "5 nearest": lambda features, _: _neighbours(features, unit, 5),
         "10 nearest": lambda features, _: _neighbours(features, unit, 10),
         "residual": lambda features, _: -residual(features),
-        "ViM": lambda features, logit: (
-            np.logaddexp(0, np.abs(logit)) - energy / residual(train).mean() * residual(features)
-        ),
+        "ViM": lambda features, logit: energy(logit) - weight * residual(features),
         "Mahalanobis": lambda features, _: mahalanobis(features),
         "energy": lambda _, logit: energy(logit),
     }
