@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-from training_fixtures import noise, params
+from training_fixtures import noise, params, small_xception
 
 from catdog.answers import asking, gradcam
 from catdog.base import paths
@@ -14,7 +14,6 @@ from catdog.photographs import photos
 from catdog.pictures import sheets
 from catdog.pictures.style import NAMES
 from catdog.training.cnn import network as cnn_network
-from catdog.training.xception import network as xception_network
 
 P = params().train_cnn
 
@@ -61,16 +60,6 @@ def test_what_speaks_for_neither_class_gives_no_heat(by):
     assert not gradcam.heat(asked.evidence, second=np.array([True, False])).any()
 
 
-def small_xception():
-    """A small network in place of Xception's, under the head that is trained on it."""
-    keras.utils.set_random_seed(1)
-    inputs = keras.Input((24, 24, 3))
-    maps = layers.Conv2D(5, 3, activation="relu")(inputs)
-    base = keras.Model(inputs, layers.GlobalAveragePooling2D()(maps), name="xception")
-    head = xception_network.head(params(train_xception={"hidden": 8}).train_xception, features=5)
-    return keras.Model(inputs, maps), base, head
-
-
 def test_the_evidence_of_both_networks_is_that_of_a_backward_pass(by):
     pixels = np.random.default_rng(1).integers(0, 255, (9, 24, 24, 3), dtype=np.uint8)
     keras.utils.set_random_seed(1)
@@ -78,9 +67,10 @@ def test_the_evidence_of_both_networks_is_that_of_a_backward_pass(by):
     average = cnn.get_layer("average")
     verdict = keras.Model(average.output, cnn.output)
     assert_backward(by(cnn).ask(pixels), keras.Model(cnn.input, average.input)(pixels.astype(np.float32)), verdict)
-    maps, base, head = small_xception()
-    asked = by(xception_network.xception(base, head, image_size=24)).ask(pixels)
-    assert_backward(asked, maps(pixels / np.float32(127.5) - 1), head)
+    xception = small_xception()
+    base, head = xception.get_layer("xception"), xception.layers[-1]
+    maps = keras.Model(base.input, base.layers[-1].input)(pixels / np.float32(127.5) - 1)
+    assert_backward(by(xception).ask(pixels), maps, head)
 
 
 def assert_backward(asked, maps, verdict):

@@ -17,11 +17,12 @@ import pytest
 import stage_kills
 import yaml
 from mlflow.entities import LoggedModelStatus
-from training_fixtures import REPOSITORY, noise, params, tracked, writes_its_outputs_alone
+from training_fixtures import REPOSITORY, noise, params, small_xception, tracked, writes_its_outputs_alone
 
 from catdog.base import files, paths
 from catdog.base.errors import UserError
 from catdog.evaluation import comparison, suspects
+from catdog.evaluation import served as served_
 from catdog.photographs import shards as shards_
 from catdog.pictures import sheets, style
 from catdog.tracking import lineage, publication, registry, runs, served_form, trace
@@ -39,7 +40,7 @@ DATA = {
     "reasons": {"damaged": 1},
 }
 P = params()
-TIMES = ("milliseconds_per_photograph", "milliseconds_per_photograph_of_32")
+TIMES = ("milliseconds_per_photograph", "milliseconds_per_photograph_of_32", "relative_time")
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +66,13 @@ def trained(client: mlflow.MlflowClient) -> None:
 
 @pytest.fixture(autouse=True)
 def no_suspects(monkeypatch):
-    """These small models have no features of Xception, from which labels are doubted."""
+    """There are no weights of Xception here, by whose features labels are doubted."""
     monkeypatch.setattr(suspects, "find", lambda p, shards, note: paths.SUSPECTS_SHEET)
 
 
 def train(client: mlflow.MlflowClient, name: str) -> None:
     keras.utils.set_random_seed(len(name))
-    model = recipe.plain(network.cnn(P.train_cnn), P.train_cnn)
+    model = recipe.plain(network.cnn(P.train_cnn), P.train_cnn) if name == "cnn" else small_xception()
     rows = [(1, 0.9, 0.5, 2.0), (2, 0.6, 0.7, 2.0), (3, 0.7, 0.6, 2.0)]
     history = pd.DataFrame(rows, columns=["epoch", "val_loss", "val_accuracy", "seconds"])
     history = history.assign(image_size=24, train_loss=0.5, train_accuracy=0.5, learning_rate=0.1)
@@ -129,12 +130,12 @@ def test_a_training_leaves_its_model_its_run_and_its_figures(project):
 # ---- what evaluate publishes ----------------------------------------------------------------------------------------
 
 
-def test_evaluate_publishes_once_what_it_finds_twice(project):
+def test_evaluate_publishes_once_what_it_finds_twice(project, tmp_path):
     client, test = project, shards_.Shard(paths.TEST)
-    judged = comparison.load(P)
-    answers = comparison.ask(judged, test=test, val=shards_.Shard(paths.VAL))
-    worse = comparison.corrupt(P, judged, test)
-    found = comparison.measure(P, answers, worse)
+    models = served_.make(P, tmp_path, train=shards_.Shard(paths.TRAIN), val=shards_.Shard(paths.VAL))
+    answers = comparison.ask(models, test=test)
+    worse = comparison.corrupt(P, models, test)
+    found = comparison.measure(P, models, answers, corrupted=worse, test=test)
     assert len(worse.table) == 2 * 16
     low, high = found["cnn"]["intervals"]["robustness"]
     assert low <= found["cnn"]["robustness"] == worse.robustness("cnn") <= high
@@ -146,9 +147,13 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
 
     comparison.write(found)
     told = files.read_json(paths.EVALUATION)
-    assert told["cnn"] == {key: value for key, value in found["cnn"].items() if key != "intervals"}
-    low, high = found["cnn"]["intervals"]["calibrated_brier"]
-    assert low < told["cnn"]["calibrated_brier"] < high
+    nested = {key: found["cnn"][key] for key in ("doubt", "agreement")}
+    flat = {**found["cnn"], **nested["doubt"], **nested["agreement"]}
+    assert told["cnn"] == {key: value for key, value in flat.items() if isinstance(value, int | float)}
+    assert told["cnn"].keys() >= {"answered", "answered_accuracy", "unsure", "neither", "corrupted_neither", "flips"}
+    low, high = found["cnn"]["intervals"]["uncalibrated_brier"]
+    assert low < told["cnn"]["uncalibrated_brier"] < high
+    assert found["cnn"]["brier"] != found["cnn"]["uncalibrated_brier"]
     assert all(isinstance(value, int | float) for value in told["xception"].values())
     assert files.read_json(paths.FINDINGS) == found
     paths.PLOTS.mkdir(exist_ok=True)
@@ -156,7 +161,8 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
         (paths.PLOTS / f"mistakes_{name}.png").write_bytes(name.encode())
     picture = Path("roc.png")
     picture.write_bytes(b"picture")
-    published = {"metrics": found, "predictions": predictions, "pictures": {"roc": picture, "none": Path("none.png")}}
+    pictures = {"roc": picture, "none": Path("none.png")}
+    published = {"models": models, "metrics": found, "predictions": predictions, "pictures": pictures}
     first = publication.publish(client, P, **published, test=test)
     before = {name: client.get_run(run_of(name)["run_id"]) for name in style.NAMES}
     slower = {name: {**found[name], **{key: 2 * found[name][key] for key in TIMES}} for name in style.NAMES}
@@ -201,6 +207,8 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
         attached = {key for key in run.data.metrics if key.startswith("test_")}
         assert {"test_accuracy", "test_log_loss", "test_roc_auc"} <= attached
         assert run.data.metrics["test_accuracy"] == found[name]["accuracy"]
+        assert run.data.metrics["test_temperature"] == found[name]["temperature"]
+        assert run.data.metrics["test_answered"] == found[name]["doubt"]["answered"]
         for key in attached:
             assert len(client.get_metric_history(run.info.run_id, key)) == 1, key
         # Of a time the first stays, on the run and on its served model.
@@ -229,6 +237,8 @@ def test_evaluate_publishes_once_what_it_finds_twice(project):
         "accuracy": str(found["cnn"]["accuracy"]),
     }
     assert expected.items() <= version.tags.items()
+    again_told = told["cnn"] | {key: 2 * found["cnn"][key] for key in TIMES}
+    assert {key: str(value) for key, value in again_told.items()}.items() <= version.tags.items()
 
 
 def test_the_stage_registers_a_new_model_as_a_new_version(project):
@@ -274,7 +284,8 @@ def test_another_threshold_is_another_served_form_of_the_same_training(project):
         version = by_source[model.model_id]
         assert version.run_id == run.info.run_id
         answer = mlflow.pyfunc.load_model(versions_.uri(version)).predict(image).iloc[0]
-        assert answer["label"] == P.base.classes[int(answer["probability"] >= threshold)]
+        strange = answer["familiarity"] < P.evaluate.unfamiliar
+        assert answer["label"] == ("neither" if strange else P.base.classes[int(answer["probability"] >= threshold)])
         assert registry.load(project, versions_.uri(version)).threshold == threshold
         assert {metric.key for metric in model.metrics} >= {"test_accuracy", "test_log_loss"}
         links = trace.trace(project, versions_.name(version), root=Path.cwd())
@@ -320,7 +331,7 @@ def test_a_kill_at_any_point_of_publishing_leaves_nothing_that_the_next_run_does
     [version] = [version for version in found if versions_.source(version) == model.model_id]
     served_form.verify(versions_.uri(version), **versions_.digests(version))
     run = project.get_run(run_of("cnn")["run_id"])
-    for key in [key for key in run.data.metrics if key.startswith("test_") and "milliseconds" not in key]:
+    for key in [key for key in run.data.metrics if key.startswith("test_") and key.removeprefix("test_") not in TIMES]:
         assert len(project.get_metric_history(run.info.run_id, key)) == 1, key
     comparisons = project.search_runs([run.info.experiment_id], "tags.model = 'comparison'")
     assert {each.info.status for each in comparisons} == {"FINISHED", "KILLED"}

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import mlflow
@@ -68,6 +69,21 @@ def noise(path: Path, count: int, *, seed: int) -> shards.Shard:
         rows.append(shards.Row(f"{seed}-{i}", f"{i}.jpg", i % 2, photos.encode(picture), f"{seed}-{i}"))
     shards.write(path, rows)
     return shards.Shard(path)
+
+
+def small_xception() -> Any:
+    """A small network in place of Xception's, averaged to five features, under the head that is trained on these."""
+    import keras
+    from keras import layers
+
+    from catdog.training.xception import network
+
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((24, 24, 3))
+    maps = layers.Conv2D(5, 3, activation="relu")(inputs)
+    base = keras.Model(inputs, layers.GlobalAveragePooling2D()(maps), name="xception")
+    head = network.head(params().train_xception, features=5)
+    return network.xception(base, head, image_size=24)
 
 
 def _grey(colour: int) -> np.ndarray:

@@ -106,6 +106,20 @@ def export(model: Any, folder: Path) -> None:
     trunk, head = network.parts(model)
     openvino.export(trunk, folder / TRUNK, dtype="uint8")
     openvino.export(head, folder / HEAD)
+    for name in (TRUNK, HEAD):
+        _name_by_place(folder / name)
+
+
+def _name_by_place(path: Path) -> None:
+    """Name a network's layers by their places: an export's own names count whatever its process made before."""
+    from xml.etree import ElementTree
+
+    tree = ElementTree.parse(path)
+    for layer in tree.iter("layer"):
+        layer.set("name", f"{layer.get('type')}_{layer.get('id')}")
+    for port in tree.iter("port"):
+        port.attrib.pop("names", None)
+    tree.write(path)
 
 
 def by_openvino(folder: Path, *, bfloat16: bool) -> Network:

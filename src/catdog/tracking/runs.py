@@ -147,7 +147,8 @@ def attach(
     attached = {(metric.key, metric.value) for metric in logged if metric.dataset_digest == digest}
     measured = {key for key, _ in attached}
     for key, value in values.items():
-        known = key in measured if "seconds" in key else (key, value) in attached
+        is_time = "seconds" in key or "relative_time" in key
+        known = key in measured if is_time else (key, value) in attached
         if not known:
             client.log_metric(run_id, key, value, model_id=model_id, dataset_name=name, dataset_digest=digest)
     client.set_tag(run_id, links.EXECUTION + execution, "member")
