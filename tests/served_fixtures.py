@@ -64,7 +64,8 @@ def make(keras_file: Path, folder: Path, *, image_size: int = IMAGE_SIZE, **sett
 def random_profile(width: int, *, count: int = 60) -> familiarity.Profile:
     rng = np.random.default_rng(width)
     train, val = rng.random((count, width), np.float32), rng.random((count, width), np.float32)
-    return familiarity.profile(train, [f"id{number}" for number in range(count)], val=val)
+    ids, labels = [f"id{number}" for number in range(count)], np.arange(count) % 2
+    return familiarity.profile(train, ids, labels, val=val)
 
 
 def expected(keras_file: Path, photographs: list[bytes], *, image_size: int = IMAGE_SIZE) -> np.ndarray:

@@ -24,6 +24,7 @@ from mlflow.store.model_registry import sqlalchemy_store as model_registry
 from mlflow.store.tracking import sqlalchemy_store as tracking
 from registry_fixtures import answers, deployed_twice
 
+from catdog.answers.classifier import Answer
 from catdog.base import files
 from catdog.base.errors import UserError
 from catdog.commands import cli
@@ -78,11 +79,12 @@ def restored(file: Path = BACKUP, **other) -> str:
     return restore.restore(file, **other)
 
 
-def answered(reference: str = "models:/catdog@champion") -> list[float]:
+def answered(reference: str = "models:/catdog@champion") -> list[Answer]:
     reconnect()
     client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
     mlflow.set_tracking_uri(client.tracking_uri)
-    return registry.load(client, reference).probabilities(PIXELS).tolist()
+    model = registry.load(client, reference)
+    return model.answers(model.ask(PIXELS))
 
 
 def state(folder: Path) -> dict[str, str]:
@@ -156,10 +158,11 @@ def test_an_emptied_store_is_restored_in_place(store, tmp_path):
         assert deployments.events(MlflowClient()) == events
 
 
-def test_damaged_artifacts_are_whole_after_it(store, tmp_path):
+@pytest.mark.parametrize("name", ["model.keras", "trunk.bin", "profile.npz"])
+def test_damaged_artifacts_are_whole_after_it(store, tmp_path, name):
     before = answered()
     backup.backup(BACKUP)
-    for file in (tmp_path / "artifacts").rglob("model.keras"):
+    for file in (tmp_path / "artifacts").rglob(name):
         file.write_bytes(b"damaged")
     with pytest.raises(UserError, match="is not what was logged"):
         answered()

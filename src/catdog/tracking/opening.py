@@ -15,7 +15,11 @@ from catdog.answers.classifier import Classifier
 from catdog.tracking import address, served_files
 
 _OF_ALIAS = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
-_OF_VERSION = "SELECT storage_location FROM model_versions WHERE name = ? AND version = ? AND status = 'READY'"
+# Of a version that was deleted MLflow keeps the row.
+_OF_VERSION = (
+    "SELECT storage_location FROM model_versions "
+    "WHERE name = ? AND version = ? AND status = 'READY' AND current_stage != 'Deleted_Internal'"
+)
 _DIGESTS = "SELECT key, value FROM model_version_tags WHERE name = ? AND version = ? AND key LIKE '%_sha256'"
 
 

@@ -34,10 +34,11 @@ def check(fetched: Path, uri: str, *, model_sha256: str | None, served_sha256: s
     Raises:
         UserError: it is none, or it was changed.
     """
-    try:
-        file, _, settings = _parts(fetched)
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
-        raise UserError(f"{uri} can't be loaded as a served model: {first_line(error)}") from None
+    with named(uri, fetched):
+        try:
+            file, _, settings = _parts(fetched)
+        except (OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+            raise UserError(f"{uri} can't be loaded as a served model: {first_line(error)}") from None
     for cache in list(fetched.rglob("__pycache__")):  # was never logged, and Python would trust it
         shutil.rmtree(cache)
     actual, of_file = _digests(fetched)
