@@ -236,8 +236,8 @@ def _numbers(values: dict) -> dict:
     for key, value in values.items():
         if isinstance(value, dict) and "difference" in value:
             kept[key] = {"difference": value["difference"]}
-        elif isinstance(value, dict) and key != "intervals":
-            kept |= _numbers(value)
+        elif key in ("doubt", "agreement"):
+            kept |= {f"{key}_{name}": number for name, number in _numbers(value).items()}
         elif isinstance(value, int | float):
             kept[key] = value
     return kept

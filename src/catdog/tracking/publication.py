@@ -70,11 +70,13 @@ def publish(
             )
             values = {f"test_{key}": metrics[name][key] for key in (*metrics[name]["intervals"], *_MEASURED)}
             values["test_photographs"] = metrics[name]["test_photographs"]
-            values |= {f"test_{key}": metrics[name]["doubt"][key] for key in _DOUBT}
+            values |= {f"test_doubt_{key}": metrics[name]["doubt"][key] for key in _DOUBT}
             dataset = ("test", files.md5(paths.TEST)[:8])
             runs.attach(client, run_id, values, model_id=model_id, execution=execution, dataset=dataset)
             _attach_files(client, name, run_id)
-            tags = _tags(trained[name], test=test, comparison=comparison) | {"served_sha256": served_sha256}
+            engine = metrics[name]["agreement"]["engine"]
+            tags = _tags(trained[name], test=test, comparison=comparison)
+            tags |= {"served_sha256": served_sha256, "engine": engine}
             version = registry.register(
                 client, name, model_id=model_id, run_id=run_id, tags=tags, metrics=_numbers(metrics[name])
             )
@@ -115,7 +117,8 @@ def _execution(p: params.Params, trained: dict, test: shards.Shard) -> str:
 
 def _numbers(metrics: dict) -> dict[str, float]:
     """The numbers among metrics, those within `doubt` and `agreement` too."""
-    within = {key: value for name in ("doubt", "agreement") for key, value in metrics.get(name, {}).items()}
+    parts = ("doubt", "agreement")
+    within = {f"{part}_{key}": value for part in parts for key, value in metrics.get(part, {}).items()}
     return {key: value for key, value in {**metrics, **within}.items() if isinstance(value, int | float)}
 
 
