@@ -317,7 +317,7 @@ PUBLISHED = ["runs/create", "logged-models", "mlflow-artifacts", "log-metric", "
 PUBLISHED += ["runs/update", "set-tag"]
 
 
-def test_an_outage_wherever_evaluate_publishes_registers_nothing_by_halves(client, proxy, monkeypatch):
+def test_an_outage_wherever_evaluate_publishes_registers_nothing_by_halves(client, proxy, monkeypatch, tmp_path):
     data = test_publication
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     for seed, path in enumerate([*data.INPUTS, paths.TEST]):
@@ -326,14 +326,17 @@ def test_an_outage_wherever_evaluate_publishes_registers_nothing_by_halves(clien
     monkeypatch.setattr(patience, "SECONDS", 9)
     data.train(client, "cnn")
     data.train(client, "xception")
-    test, judged = data.shards_.Shard(paths.TEST), data.comparison.load(data.P)
-    answers = data.comparison.ask(judged, test=test, val=data.shards_.Shard(paths.VAL))
-    found = data.comparison.measure(data.P, answers, data.comparison.corrupt(data.P, judged, test))
+    shards = {split: data.shards_.Shard(path) for split, path in (("train", paths.TRAIN), ("val", paths.VAL))}
+    test = data.shards_.Shard(paths.TEST)
+    models = data.served_.make(data.P, tmp_path / "served", **shards)
+    answers = data.comparison.ask(models, test=test)
+    corrupted = data.comparison.corrupt(data.P, models, test)
+    found = data.comparison.measure(data.P, models, answers, corrupted=corrupted, test=test)
     given = {"metrics": found, "predictions": data.comparison.predictions(answers), "pictures": {}, "test": test}
     data.comparison.write(found)
 
     def publish() -> None:
-        data.publication.publish(store.connect(), data.P, **given)
+        data.publication.publish(store.connect(), data.P, models=models, **given)
 
     for number, request in enumerate(PUBLISHED):
         data.train(client, "cnn")

@@ -341,6 +341,13 @@ def test_a_value_is_attached_once_to_the_run_and_its_model(client, trained):
     assert [m.value for m in client.get_logged_model(other.model_id).metrics] == [0.9]
 
 
+def test_of_a_time_the_first_that_was_measured_stays(client, trained):
+    for value in (1.0, 2.0):
+        attach(client, trained, "d1", test_milliseconds_per_photograph=value, test_relative_time=value)
+    for key in ("test_milliseconds_per_photograph", "test_relative_time"):
+        assert [metric.value for metric in client.get_metric_history(trained["run_id"], key)] == [1.0]
+
+
 @pytest.mark.parametrize("fate", ["unknown", "deleted"])
 def test_a_run_that_is_not_in_the_store_is_a_warning(client, trained, capsys, fate):
     run_id = trained["run_id"]
