@@ -146,7 +146,8 @@ def _part(archive: Path, offset: int, size: int) -> bytes:
     if not 0 <= offset <= offset + size <= stamp[1]:  # before memory is taken for it
         raise BadMember("damaged: the archive ends within it")
     # Not by seeking: threads, and processes that were forked, share the file's position.
-    data = os.pread(_open(archive, stamp).fileno(), size, offset)
+    file = _open(archive, stamp)  # held here: what two threads open at the same moment is kept of one alone
+    data = os.pread(file.fileno(), size, offset)
     if len(data) < size:
         raise BadMember("damaged: the archive ends within it")
     return data
