@@ -18,14 +18,17 @@ import pytest
 from conftest import ROOT
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from served_fixtures import brightness, random_profile
 from test_archives import MORE, ZIPS, write_zip
+from test_photos import WARNED_OF, reason
 
-from catdog.answers import classifier, inference
+from catdog.answers import asking, inference
 from catdog.answers.classifier import Classifier
 from catdog.base.errors import UserError
 from catdog.base.text import printable
 from catdog.commands import prediction
 from catdog.photographs import photos, shards
+from catdog.preparation import archives
 
 SIDE = 32
 
@@ -36,30 +39,17 @@ def photograph(brightness: int, *, width: int = 90, height: int = 70) -> bytes:
     return cv2.imencode(".jpg", image)[1].tobytes()
 
 
-def brightness_model(batches: list[int] | None = None) -> Classifier:
-    """Its probability is the mean brightness, so that each answer tells which photograph it is for."""
-
-    def probabilities(pixels: np.ndarray) -> np.ndarray:
-        assert pixels.dtype == np.uint8
-        assert pixels.shape[1:] == (SIDE, SIDE, 3)
-        if batches is not None:
-            batches.append(len(pixels))
-        return pixels.mean(axis=(1, 2, 3)) / 255
-
-    return Classifier(("cat", "dog"), image_size=64, side=SIDE, threshold=0.5, probabilities=probabilities)
-
-
 def test_rows_keep_the_order_of_files_beyond_one_batch(tmp_path):
     levels = list(range(30, 230, 2))
     np.random.default_rng(0).shuffle(levels)
     for index, level in enumerate(levels):
         (tmp_path / f"{index:03}.jpg").write_bytes(photograph(level))
     batches: list[int] = []
-    rows = list(prediction.predict([tmp_path], model=brightness_model(batches)))
+    rows = list(prediction.predict([tmp_path], model=brightness(batches)))
     assert [Path(row.path).name for row in rows] == [f"{i:03}.jpg" for i in range(100)]
     assert [row.probability * 255 for row in rows] == pytest.approx(levels, abs=3)
     assert all(row.label == ("dog" if row.probability >= 0.5 else "cat") and row.error == "" for row in rows)
-    assert batches == [32, 32, 32, 4]
+    assert batches == [16] * 6 + [4]
 
 
 def test_bad_files_get_a_reason_and_do_not_shift_the_others(tmp_path):
@@ -71,11 +61,11 @@ def test_bad_files_get_a_reason_and_do_not_shift_the_others(tmp_path):
     (tmp_path / "f.jpg").write_bytes(photograph(50)[:-300])
     (tmp_path / "g.zip").write_bytes(b"PK not a zip")
     (tmp_path / "h.jpg").symlink_to("nowhere")
-    rows = {Path(row.path).name: row for row in prediction.predict([tmp_path], model=brightness_model())}
+    rows = {Path(row.path).name: row for row in prediction.predict([tmp_path], model=brightness())}
     assert list(rows) == ["a.jpg", "b.jpg", "c.jpg", "d.txt", "e.jpg", "f.jpg", "g.zip", "h.jpg"]
     for name, level in good.items():
         assert rows[name].probability * 255 == pytest.approx(level, abs=3)
-    assert rows["b.jpg"] == (str(tmp_path / "b.jpg"), "", None, "empty")
+    assert rows["b.jpg"] == (str(tmp_path / "b.jpg"), "", None, None, "empty")
     assert rows["d.txt"].error == "not an image"
     assert rows["f.jpg"].error == "truncated"
     assert "cannot be read as an archive" in rows["g.zip"].error
@@ -94,7 +84,7 @@ def test_files_folders_and_archives_in_the_order_given(tmp_path):
         opened.writestr("inside/y.jpg", photograph(180))
         opened.writestr("inside/z.jpg", b"nothing")
     given = [archive, single, tmp_path / "missing.jpg", tmp_path / "folder"]
-    rows = list(prediction.predict(given, model=brightness_model()))
+    rows = list(prediction.predict(given, model=brightness()))
     assert [Path(row.path).relative_to(tmp_path).as_posix() for row in rows] == [
         "archive.zip/inside/y.jpg",
         "archive.zip/inside/z.jpg",
@@ -103,6 +93,14 @@ def test_files_folders_and_archives_in_the_order_given(tmp_path):
         "folder/deep/x.jpg",
     ]
     assert [row.error for row in rows] == ["", "not an image", "", "not found", ""]
+
+
+def test_an_archive_stays_open_while_it_is_read(tmp_path, monkeypatch):
+    """Threads that open one at the same moment have a file each, of which one is kept."""
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as opened:
+        opened.writestr("a.jpg", photograph(180))
+    monkeypatch.setattr(archives, "_open", archives._open.__wrapped__)  # none is kept
+    assert [row.error for row in prediction.predict([tmp_path], model=brightness())] == [""]
 
 
 def test_a_folder_that_cannot_be_read_gets_a_row(tmp_path, monkeypatch):
@@ -116,7 +114,7 @@ def test_a_folder_that_cannot_be_read_gets_a_row(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    rows = list(prediction.predict([tmp_path], model=brightness_model()))
+    rows = list(prediction.predict([tmp_path], model=brightness()))
     assert [(Path(row.path).name, row.error) for row in rows] == [
         ("a.jpg", ""),
         ("closed", "folder can't be read: Permission denied"),
@@ -125,23 +123,79 @@ def test_a_folder_that_cannot_be_read_gets_a_row(tmp_path, monkeypatch):
 
 def test_a_threshold_of_ones_own(tmp_path):
     (tmp_path / "a.jpg").write_bytes(photograph(180))
-    labels = [
-        next(iter(prediction.predict([tmp_path], model=brightness_model(), threshold=t))).label for t in (0.9, 0.1)
-    ]
+    labels = [next(iter(prediction.predict([tmp_path], model=brightness(), threshold=t))).label for t in (0.9, 0.1)]
     assert labels == ["cat", "dog"]
 
 
 def test_nothing_but_bad_files_never_reaches_the_model(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"")
     batches: list[int] = []
-    assert [row.error for row in prediction.predict([tmp_path], model=brightness_model(batches))] == ["empty"]
+    assert [row.error for row in prediction.predict([tmp_path], model=brightness(batches))] == ["empty"]
     assert batches == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 16, 17, 256, 257])
+def test_any_number_of_photographs_is_answered(tmp_path, count):
+    for index in range(count):
+        (tmp_path / f"{index:03}.jpg").write_bytes(photograph(30 + index % 200, width=40, height=40))
+    batches: list[int] = []
+    rows = list(prediction.predict([tmp_path], model=brightness(batches)))
+    assert [Path(row.path).name for row in rows] == [f"{index:03}.jpg" for index in range(count)]
+    assert [row.probability * 255 for row in rows] == pytest.approx([30 + i % 200 for i in range(count)], abs=3)
+    assert sum(batches) == count
+    assert set(batches[:-1]) <= {16}
+
+
+@pytest.mark.parametrize(
+    "bad", [{0}, {39}, {0, 1, 2}, {15}, {16}, set(range(16)), set(range(10, 30)), set(range(1, 40))]
+)
+def test_bad_files_first_last_and_between_keep_their_places(tmp_path, bad):
+    for index in range(40):
+        data = b"nothing" if index in bad else photograph(40 + 4 * index, width=40, height=40)
+        (tmp_path / f"{index:02}.jpg").write_bytes(data)
+    rows = list(prediction.predict([tmp_path], model=brightness()))
+    assert [Path(row.path).name for row in rows] == [f"{index:02}.jpg" for index in range(40)]
+    assert [row.error for row in rows] == ["not an image" if index in bad else "" for index in range(40)]
+    assert all((row.label == "") == (row.probability is None) == bool(row.error) for row in rows)
+    given = {index: row.probability for index, row in enumerate(rows) if row.probability is not None}
+    assert {index: p * 255 for index, p in given.items()} == pytest.approx(
+        {index: 40 + 4 * index for index in range(40) if index not in bad}, abs=3
+    )
+
+
+def test_what_prepare_refuses_as_damaged_is_refused(tmp_path):
+    for index, (data, _) in enumerate(WARNED_OF.values()):
+        (tmp_path / f"{index}.jpg").write_bytes(data)
+    rows = list(prediction.predict([tmp_path], model=brightness()))
+    assert [row.error for row in rows] == [reason(data) for data, _ in WARNED_OF.values()]
+    assert [bool(row.label) for row in rows] == [not row.error for row in rows]
+    assert sum(row.error.startswith("damaged: ") for row in rows) >= 4
+
+
+def test_doubt_has_rows_of_its_own_and_a_threshold_stands_beside_it(tmp_path):
+    levels = [40, 110, 150, 215]
+    for level in levels:
+        (tmp_path / f"{level:03}.jpg").write_bytes(photograph(level))
+
+    def labels(threshold: float | None = None, **doubt: float) -> list[str]:
+        return [row.label for row in prediction.predict([tmp_path], model=brightness(**doubt), threshold=threshold)]
+
+    assert labels() == ["cat", "cat", "dog", "dog"]
+    assert labels(sureness=0.7) == ["cat", "unsure", "unsure", "dog"]
+    assert labels(sureness=0.7, threshold=0.1) == ["unsure", "unsure", "unsure", "dog"]
+    profile = random_profile(1)
+    rows = list(prediction.predict([tmp_path], model=brightness(profile=profile)))
+    assert all(0 <= row.familiarity <= 1 for row in rows)
+    assert labels(profile=profile, unfamiliar=1.01, sureness=0.7) == ["neither"] * 4
+    assert [row.probability for row in rows] == [
+        row.probability for row in prediction.predict([tmp_path], model=brightness(profile=profile, unfamiliar=1.01))
+    ]
 
 
 def test_only_a_few_batches_are_decoded_ahead(tmp_path):
     for index in range(320):
         (tmp_path / f"{index:03}.jpg").write_bytes(photograph(100, width=40, height=40))
-    model, decoded = brightness_model(), []
+    model, decoded = brightness(), []
 
     class Counting(Classifier):
         def pixels(self, data: bytes) -> np.ndarray:
@@ -150,13 +204,14 @@ def test_only_a_few_batches_are_decoded_ahead(tmp_path):
 
     rows = prediction.predict([tmp_path], model=Counting(**vars(model)))
     next(rows)
-    assert len(decoded) <= 4 * classifier.BATCH
+    assert len(decoded) <= (prediction._BATCHES_AHEAD + 1) * asking.BATCH
     assert len(list(rows)) == 319
 
 
 ROWS = [
-    prediction.Prediction("a.jpg", "dog", 0.75, ""),
-    prediction.Prediction('odd "name", with commas.jpg', "", None, "empty"),
+    prediction.Prediction("a.jpg", "dog", 0.75, 0.5, ""),
+    prediction.Prediction("b.jpg", "unsure", 0.6, None, ""),
+    prediction.Prediction('odd "name", with commas.jpg', "", None, None, "empty"),
 ]
 
 
@@ -164,17 +219,19 @@ def test_rows_as_csv_and_parquet(tmp_path):
     text = io.StringIO()
     prediction.write(ROWS, text)
     assert list(csv.reader(io.StringIO(text.getvalue()))) == [
-        ["path", "label", "probability", "error"],
-        ["a.jpg", "dog", "0.750000", ""],
-        ['odd "name", with commas.jpg', "", "", "empty"],
+        ["path", "label", "probability", "familiarity", "error"],
+        ["a.jpg", "dog", "0.750000", "0.500000", ""],
+        ["b.jpg", "unsure", "0.600000", "", ""],
+        ['odd "name", with commas.jpg', "", "", "", "empty"],
     ]
     prediction.save(ROWS, tmp_path / "new" / "rows.csv")
     assert (tmp_path / "new" / "rows.csv").read_text() == text.getvalue()
     prediction.save(ROWS, tmp_path / "rows.parquet")
     table = pd.read_parquet(tmp_path / "rows.parquet")
-    assert list(table.columns) == ["path", "label", "probability", "error"]
-    assert table["probability"].tolist()[0] == 0.75
-    assert np.isnan(table["probability"].tolist()[1])
+    assert list(table.columns) == ["path", "label", "probability", "familiarity", "error"]
+    assert table["probability"].tolist()[:2] == [0.75, 0.6]
+    assert table["familiarity"].tolist()[0] == 0.5
+    assert table[["probability", "familiarity"]].isna().to_numpy().tolist() == [[False] * 2, [False, True], [True] * 2]
 
 
 def test_an_interrupted_file_does_not_appear(tmp_path):
@@ -203,9 +260,13 @@ def test_what_a_model_says_of_a_shard(tmp_path):
     ]
     shards.write(tmp_path / "test.arrow", made)
     shard = shards.Shard(tmp_path / "test.arrow")
-    model = brightness_model()
-    answers = inference.on_shard(shard, side=model.side, probabilities=model.probabilities)
-    assert answers * 255 == pytest.approx([40 + 4 * i for i in range(40)], abs=3)
+    model = brightness()
+    asked = inference.on_shard(shard, model.network, side=model.side)
+    assert model.probabilities(asked) * 255 == pytest.approx([40 + 4 * i for i in range(40)], abs=3)
+    assert asked.features[:, 0] == pytest.approx(model.probabilities(asked))
+    assert asked.evidence.shape == (40, model.side, model.side)
+    some = inference.on_shard(shard, model.network, side=model.side, rows=[7, 3, 30])
+    assert some.logits == pytest.approx(asked.logits[[7, 3, 30]])
 
 
 # ---- names of every kind --------------------------------------------------------------------------------------------
@@ -229,15 +290,19 @@ steering = st.sampled_from(
 anything = st.lists(steering | st.text(max_size=3), max_size=8).map("".join)
 
 
+numbers = st.floats(0, 1) | st.none()
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(anything, anything, st.floats(0, 1) | st.none(), anything), max_size=8))
-@example([("=cmd|' /C calc'!A0", "", None, "@SUM(1)"), ("a\rb", "", None, "a\x1b]0;x\x07"), ("", "", None, "")])
+@given(st.lists(st.tuples(anything, anything, numbers, numbers, anything), max_size=8))
+@example([("=cmd|' /C calc'!A0", "", None, None, "@SUM(1)"), ("a\rb", "", None, None, "a\x1b]0;x\x07")])
+@example([("", "", None, None, "")])
 def test_any_text_is_as_many_rows_and_none_is_a_formula_or_steers_a_terminal(made):
     rows = [prediction.Prediction(*row) for row in made]
     read = as_csv(rows)
     assert len(read) == len(rows)
-    for row, (path, label, probability, error) in zip(rows, read, strict=True):
-        for cell in (path, label, probability, error):
+    for row, (path, *others) in zip(rows, read, strict=True):
+        for cell in (path, *others):
             assert not cell.startswith(tuple(FORMULAS))
             assert not any(unicodedata.category(c) in UNSAFE for c in cell)
         assert path[path.startswith("'") :] == printable(row.path)  # one apostrophe, if any, is not the name's
@@ -266,7 +331,7 @@ def test_any_file_names_are_as_many_rows_and_parquet_has_them_as_they_are(names)
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             (Path(folder) / name).write_bytes(b"")
-        rows = list(prediction.predict([Path(folder)], model=brightness_model()))
+        rows = list(prediction.predict([Path(folder)], model=brightness()))
         assert len(as_csv(rows)) == len(names)
         prediction.save(rows, Path(folder) / "rows.parquet")
         exact = {f"{folder}/{name}" for name in names if name.isprintable()}
@@ -279,7 +344,7 @@ def test_any_file_names_are_as_many_rows_and_parquet_has_them_as_they_are(names)
 def test_names_given_from_the_folder_that_they_are_in(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(b"nothing of the kind")
-    [[path, _, _, error]] = as_csv(list(prediction.predict([Path(name)], model=brightness_model())))
+    [[path, _, _, _, error]] = as_csv(list(prediction.predict([Path(name)], model=brightness())))
     assert path == ("'" if name[0] in "-=" else "") + printable(name)
     assert not any(unicodedata.category(c) in UNSAFE for c in error)
 
@@ -302,7 +367,7 @@ def test_folders_behind_links_are_read_once_and_what_is_passed_over_gets_a_row(t
     }.items():
         (album / link).parent.mkdir(exist_ok=True)
         (album / link).symlink_to(target)
-    rows = prediction.predict([album], model=brightness_model())
+    rows = prediction.predict([album], model=brightness())
     found = {Path(row.path).relative_to(album).as_posix(): row.error.replace(str(album), "album") for row in rows}
     assert found == {
         "a/elsewhere/x.jpg": "",
@@ -322,7 +387,7 @@ def test_links_that_double_the_ways_to_a_folder_at_every_level_end(tmp_path):
         for way in ("a", "b"):
             (tmp_path / str(level) / way).symlink_to(tmp_path / str(level + 1))
     (tmp_path / "39" / "x.jpg").write_bytes(photograph(60))
-    rows = list(prediction.predict([tmp_path / "0"], model=brightness_model()))
+    rows = list(prediction.predict([tmp_path / "0"], model=brightness()))
     assert [row.error for row in rows if row.path.endswith("x.jpg")] == [""]
     assert len(rows) == 40
 
@@ -334,10 +399,9 @@ import json, re, sys
 from pathlib import Path
 sys.path.insert(0, TESTS)
 from catdog.commands import cli, prediction
-from catdog.tracking import registry, store
-from test_prediction import brightness_model
-store.connect = lambda: None
-registry.load = lambda *_, **__: brightness_model()
+from catdog.tracking import opening
+from served_fixtures import brightness
+opening.load = lambda *_, **__: brightness()
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 before = peak()
