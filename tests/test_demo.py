@@ -1,6 +1,7 @@
 """The page: both models' own answers, one champion, refusals that tell nothing of this machine; and in a browser."""
 
 import base64
+import dataclasses
 import threading
 import time
 from pathlib import Path
@@ -14,12 +15,12 @@ from conftest import jpeg, photograph
 from starlette.testclient import TestClient
 from training_fixtures import params
 
-from catdog.answers import classifier
+from catdog.answers import asking, familiarity, gradcam
+from catdog.answers.classifier import Classifier
 from catdog.base.errors import UserError
 from catdog.commands import demo, verdicts
 from catdog.commands.verdicts import Judge
-from catdog.evaluation import gradcam
-from catdog.photographs import photos
+from catdog.photographs import photos, shards
 from catdog.training.cnn import network
 
 pytest_plugins = ["registry_fixtures"]
@@ -27,14 +28,22 @@ CLASSES = ("cat", "dog")
 SIDE, IMAGE_SIZE = 24, 64
 
 
-def judge(kind: str, *, champion: bool = False, drawn: bool = False) -> Judge:
+def judge(kind: str, *, champion: bool = False, drawn: bool = False, **doubt: object) -> Judge:
     keras.utils.set_random_seed(len(kind))
     model = network.cnn(params().train_cnn, image_size=SIDE)
     # An untrained one says nearly the same of everything.
     model.get_layer("probability").set_weights([w * 3 for w in model.get_layer("probability").get_weights()])
-    found = classifier.of(model, classes=CLASSES, image_size=IMAGE_SIZE, threshold=0.5)
+    found = Classifier(asking.by_keras(model), CLASSES, IMAGE_SIZE, SIDE, 0.5, profile=profile(), **doubt)
     name = "catdog/2" if champion else f"catdog-{kind}/1"
-    return Judge(kind, name, champion, 0.969, drawn, found, model)
+    return Judge(kind, name, champion, 0.969, drawn, found)
+
+
+def profile(*, closeness: float = -1.0) -> familiarity.Profile:
+    """Of six training photographs; a photograph that is less close than this is unfamiliar."""
+    directions = np.random.default_rng(0).random((6, 6)).astype(np.float16)
+    ids = np.array([f"id{number}" for number in range(6)])
+    nothing = np.zeros((2, 0, 6), np.float16)
+    return familiarity.Profile(directions, ids, np.zeros((2, 6), np.float32), nothing, np.array([closeness]))
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +55,16 @@ SAMPLES = [demo.Sample(jpeg(seed), CLASSES[seed % 2]) for seed in range(4)]
 
 
 @pytest.fixture(scope="module")
-def page(judges) -> TestClient:
-    application = demo.create(judges, SAMPLES, hosts=["127.0.0.1", "localhost"])
+def trained(tmp_path_factory) -> Path:
+    """A shard of the training photographs that the models' profile names."""
+    path = tmp_path_factory.mktemp("trained") / "train.arrow"
+    shards.write(path, [shards.Row(f"id{n}", f"{n}.jpg", n % 2, jpeg(n), f"g{n}") for n in range(6)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(judges, trained) -> TestClient:
+    application = demo.create(judges, SAMPLES, hosts=["127.0.0.1", "localhost"], trained=trained)
     return TestClient(application, base_url="http://127.0.0.1", raise_server_exceptions=False)
 
 
@@ -57,26 +74,59 @@ def test_the_answers_are_the_networks_own(page, judges):
     photo = photos.standardise(data, image_size=IMAGE_SIZE)
     pixels = photos.pixels(photo.jpeg, SIDE)[None]
     for judge, verdict in zip(judges, answer["verdicts"], strict=True):
-        probability = float(judge.network.predict(pixels.astype(np.float32), verbose=0)[0, 0])
+        asked = judge.classifier.ask(pixels)
+        probability = float(judge.classifier.probabilities(asked)[0])
         assert verdict["probability"] == pytest.approx(probability, abs=1e-6)
         assert verdict["label"] == CLASSES[probability >= 0.5]
         assert verdict["sure"] == f"{100 * max(probability, 1 - probability):.1f} %"
         assert verdict["version"] == judge.version
-        heat = gradcam.maps(judge.network, pixels, second=np.array([probability >= 0.5]))[0]
+        heat = gradcam.heat(asked.evidence, second=np.array([probability >= 0.5]))[0]
         assert verdict["overlay"] == demo._address(gradcam.overlay(photo.image, heat))
+        assert verdict["nearest"] == judge.classifier.profile.nearest(asked.features[0], 4)
+        assert page.get(f"/trained/{verdict['nearest'][0]}").headers["content-type"] == "image/jpeg"
     kind, _, encoded = answer["photograph"].partition(",")
     assert kind == "data:image/jpeg;base64"
     shown = cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_COLOR)
     assert shown.shape == photo.image.shape
 
 
-def test_nothing_is_called_certain(judges):
+def fields(judge: Judge, label: str, leans: str, probability: float, familiarity: float | None = 0.5) -> dict:
     nothing = np.zeros((4, 4, 3), np.uint8)
-    said = [
-        demo._verdict_fields(judges[0], verdicts.Verdict(label, probability, nothing, nothing, 1.0))["sure"]
-        for label, probability in (("dog", 0.9996), ("dog", 0.9994), ("cat", 0.0), ("cat", 0.25))
-    ]
+    return demo._verdict_fields(
+        judge, verdicts.Verdict(label, leans, probability, familiarity, nothing, nothing, [], 1.0)
+    )
+
+
+def test_nothing_is_called_certain(judges):
+    told = [("dog", 0.9996), ("dog", 0.9994), ("cat", 0.0), ("cat", 0.25)]
+    said = [fields(judges[0], label, label, probability)["sure"] for label, probability in told]
     assert said == ["over 99.9 %", "99.9 %", "over 99.9 %", "75.0 %"]
+
+
+def test_doubt_is_told_with_what_made_it():
+    doubtful = judge("cnn", sureness=0.95, unfamiliar=0.01)
+    unsure, neither, familiar = (
+        fields(doubtful, *verdict)
+        for verdict in (("unsure", "cat", 0.3), ("neither", "dog", 0.9, 0.0), ("dog", "dog", 0.99, 0.4))
+    )
+    assert unsure["sure"] == neither["sure"] == ""
+    assert unsure["why"] == "It leans to cat, with 70.0 %; to answer it needs 95.0 %."
+    assert neither["why"] == (
+        "It knows nothing like it: none of the photographs that it was tuned on looked as strange. "
+        "It would have to say dog."
+    )
+    assert familiar["why"] == "Familiar: 40.0 % of the photographs that it was tuned on looked as strange, or more."
+
+
+def test_a_photograph_in_doubt_is_shown_so(trained):
+    strange = judge("cnn", unfamiliar=0.01)
+    strange = dataclasses.replace(
+        strange, classifier=dataclasses.replace(strange.classifier, profile=profile(closeness=1.0))
+    )
+    application = demo.create([strange, judge("xception", sureness=0.9999999)], [], hosts=["*"], trained=trained)
+    verdicts_ = TestClient(application).post("/verdicts", content=jpeg(5)).json()["verdicts"]
+    assert [verdict["label"] for verdict in verdicts_] == ["neither", "unsure"]
+    assert all(len(verdict["nearest"]) == 4 for verdict in verdicts_)
 
 
 def test_the_page_says_what_is_what(page):
@@ -115,7 +165,7 @@ def test_an_error_of_ours_tells_nothing_of_this_machine(page, judges, monkeypatc
     def broken(*_, **__):
         raise RuntimeError(f"secret in {__file__}")
 
-    monkeypatch.setattr(gradcam, "maps", broken)
+    monkeypatch.setattr(gradcam, "heat", broken)
     answer = page.post("/verdicts", content=jpeg(1))
     assert answer.status_code == 500
     assert "Something went wrong here" in answer.json()["message"]
@@ -127,6 +177,8 @@ def test_only_known_names_samples_and_ways_are_answered(page):
     assert page.get("/", headers={"host": "evil.example"}).status_code == 400
     assert page.get("/samples/0").content == SAMPLES[0].jpeg
     assert page.get("/samples/99").status_code == 404
+    assert page.get("/trained/nobody").status_code == 404
+    assert page.get("/trained/../params.yaml").status_code == 404
     assert page.get("/samples/../params.yaml").status_code == 404
     assert page.get("/verdicts").status_code == 405
 
@@ -159,7 +211,7 @@ def test_the_champion_and_the_newest_of_the_other_are_asked(store):
 def test_a_model_that_was_changed_is_not_shown(store):
     store.register("cnn", model_sha256="0" * 64)
     store.register("xception")
-    with pytest.raises(UserError, match="is not the model that was logged"):
+    with pytest.raises(UserError, match="is not what was logged"):
         verdicts.judges(store.client)
 
 
@@ -167,9 +219,9 @@ def test_a_model_that_was_changed_is_not_shown(store):
 
 
 @pytest.fixture(scope="module")
-def address(judges):
+def address(judges, trained):
     """Where the page runs, on loopback."""
-    application = demo.create(judges, SAMPLES, hosts=["127.0.0.1"])
+    application = demo.create(judges, SAMPLES, hosts=["127.0.0.1"], trained=trained)
     server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -191,7 +243,8 @@ def test_a_person_clicks_a_sample_and_gives_files(browser, address, width, tmp_p
     page.click("[data-number='1']")
     page.wait_for_selector("#summary:has-text('labelled dog')")
     assert all("%" in text for text in page.locator(".verdict").all_inner_texts())
-    assert page.locator(".card img:visible").count() == 3
+    assert page.locator(".card > img:visible").count() == 3
+    assert page.locator(".nearest img:visible").count() == 8
     assert page.locator(".card .none:visible").count() == 0
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width

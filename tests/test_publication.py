@@ -150,7 +150,7 @@ def test_evaluate_publishes_once_what_it_finds_twice(project, tmp_path):
     nested = {key: found["cnn"][key] for key in ("doubt", "agreement")}
     flat = {**found["cnn"], **nested["doubt"], **nested["agreement"]}
     assert told["cnn"] == {key: value for key, value in flat.items() if isinstance(value, int | float)}
-    assert told["cnn"].keys() >= {"answered", "answered_accuracy", "unsure", "neither", "corrupted_neither", "flips"}
+    assert told["cnn"].keys() >= {"doubt_answered", "doubt_neither", "doubt_corrupted_neither", "agreement_flips"}
     low, high = found["cnn"]["intervals"]["uncalibrated_brier"]
     assert low < told["cnn"]["uncalibrated_brier"] < high
     assert found["cnn"]["brier"] != found["cnn"]["uncalibrated_brier"]
@@ -208,7 +208,7 @@ def test_evaluate_publishes_once_what_it_finds_twice(project, tmp_path):
         assert {"test_accuracy", "test_log_loss", "test_roc_auc"} <= attached
         assert run.data.metrics["test_accuracy"] == found[name]["accuracy"]
         assert run.data.metrics["test_temperature"] == found[name]["temperature"]
-        assert run.data.metrics["test_answered"] == found[name]["doubt"]["answered"]
+        assert run.data.metrics["test_doubt_answered"] == found[name]["doubt"]["answered"]
         for key in attached:
             assert len(client.get_metric_history(run.info.run_id, key)) == 1, key
         # Of a time the first stays, on the run and on its served model.
