@@ -328,7 +328,7 @@ def test_an_outage_wherever_evaluate_publishes_registers_nothing_by_halves(clien
     data.train(client, "xception")
     shards = {split: data.shards_.Shard(path) for split, path in (("train", paths.TRAIN), ("val", paths.VAL))}
     test = data.shards_.Shard(paths.TEST)
-    models = data.served_.make(data.P, tmp_path / "served", **shards)
+    models = data.served_.make(data.P, tmp_path / "first", **shards)
     answers = data.comparison.ask(models, test=test)
     corrupted = data.comparison.corrupt(data.P, models, test)
     found = data.comparison.measure(data.P, models, answers, corrupted=corrupted, test=test)
@@ -336,10 +336,11 @@ def test_an_outage_wherever_evaluate_publishes_registers_nothing_by_halves(clien
     data.comparison.write(found)
 
     def publish() -> None:
-        data.publication.publish(store.connect(), data.P, models=models, **given)
+        data.publication.publish(store.connect(), data.P, models=again, **given)
 
     for number, request in enumerate(PUBLISHED):
         data.train(client, "cnn")
+        again = data.served_.make(data.P, tmp_path / f"served-{number}", **shards)
         monkeypatch.setattr(patience, "SECONDS", 0.2)
         proxy.behave(lost if number % 2 else gone, on=request)
         with pytest.raises(UserError, match="no model is registered by halves; put that right and run this again"):
