@@ -6,13 +6,12 @@ nearest neighbours, Mahalanobis' distance, energy (bench/README.md). It is the r
 https://arxiv.org/abs/2203.10807), by class.
 """
 
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from catdog.base.errors import UserError
+from catdog.base.errors import UserError, first_line
 
 MOST_BYTES = 10_000_000  # of a profile
 DIMENSIONS = 128  # of a class' subspace
@@ -81,8 +80,8 @@ def load(path: Path) -> Profile:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Profile(**{name: arrays[name] for name in arrays.files})
-    except (OSError, ValueError, TypeError, LookupError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+    except Exception as error:  # numpy and zipfile raise nearly anything on a damaged file
+        raise UserError(f"{path} is damaged: {first_line(error)}") from None
 
 
 def closeness(features: np.ndarray, centres: np.ndarray, bases: np.ndarray) -> np.ndarray:

@@ -120,11 +120,13 @@ def read(file: Path) -> Any:
     """Load a `.keras` file in Keras's safe mode: nothing in it is run as code.
 
     Raises:
-        UserError: the file is missing, or can't be loaded.
+        UserError: the file or Keras is missing, or can't be loaded.
     """
     verify(file, None)
-    import keras
-
+    try:
+        import keras
+    except ImportError as error:
+        raise UserError(f"Keras can't be loaded here, and it takes that to read {file}: {first_line(error)}") from None
     try:
         model = keras.saving.load_model(file, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises nearly anything on a file that is not its own

@@ -30,16 +30,18 @@ def parts(model: Any) -> tuple[Any, Any]:
     if base:
         pixels = keras.Input(model.input_shape[1:], name="pixels")
         x: Any = pixels
-        for layer in model.layers[1 : model.layers.index(base)]:
+        around = _operations(model)
+        place = around.index(base)
+        for layer in around[1:place]:
             x = layer(x)
         trunk = keras.Model(pixels, trunk(x, training=False))
-        after = _operations(model.layers[-1])
+        after = [operation for each in around[place + 1 :] for operation in _operations(each)]
     return trunk, _head(after, width=average.output.shape[-1])
 
 
-def _operations(model: Any) -> list[Any]:
-    """Its layers in their order, and what is no layer, such as a root."""
-    return list(getattr(model, "operations", model.layers))
+def _operations(part: Any) -> list[Any]:
+    """Its layers in their order, and what is no layer, such as a root; of what is no model, itself."""
+    return list(getattr(part, "operations", None) or getattr(part, "layers", [part]))
 
 
 def _head(operations: list[Any], *, width: int) -> Any:
