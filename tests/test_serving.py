@@ -156,15 +156,20 @@ def test_what_prepare_refuses_as_damaged_is_refused(store, tmp_path, name):
         assert len(served.answer([PHOTOGRAPHS[0], data])) == 2
 
 
-def test_the_threshold_is_a_parameter(store, expected):
+def test_the_threshold_is_a_parameter(store, tmp_path):
     served = mlflow.pyfunc.load_model(store.uri)
     few = pd.DataFrame({"image": PHOTOGRAPHS[:3]})
     assert served.predict(few, params={"threshold": 0.0})["label"].tolist() == ["dog"] * 3
     assert served.predict(few, params={"threshold": 1.0})["label"].tolist() == ["cat"] * 3
-    for wrong in (2.0, -0.1, float("nan"), float("inf"), None, "high", [0.5], {}):
-        with pytest.raises(MlflowException, match="threshold") as refused:
-            served.predict(few, params={"threshold": wrong})
-        assert refused.value.get_http_status_code() == 400
+    ours = served_form.answering(served_form.fetch(store.uri, tmp_path, **ANY))
+    assert [row["label"] for row in ours.answer(PHOTOGRAPHS[:3], {"threshold": 1})] == ["cat"] * 3
+    for wrong in (2.0, -0.1, float("nan"), float("inf"), None, "high", [0.5], {}, "\ud800" * 5000):
+        for asks in (lambda params: served.predict(few, params), lambda params: ours.answer(PHOTOGRAPHS[:3], params)):
+            with pytest.raises(MlflowException, match="threshold") as refused:
+                asks({"threshold": wrong})
+            assert refused.value.get_http_status_code() == 400
+    with pytest.raises(MlflowException, match=r"threshold should be between 0 and 1\. Received: True"):
+        ours.answer(PHOTOGRAPHS[:3], {"threshold": True})
 
 
 def test_bad_rows_are_named(store):
@@ -504,7 +509,7 @@ def test_under_load_every_answer_is_the_right_one_and_memory_stays_flat(server, 
         return status == 200 and abs(answer["predictions"][0]["probability"] - expected[row]) < 1e-6
 
     memory = []
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(16) as pool:
         for start in range(0, 600, 200):
             assert all(pool.map(one, range(start, start + 200)))
             memory.append(process.memory_info().rss)

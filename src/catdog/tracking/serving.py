@@ -41,8 +41,9 @@ class Served:
                 probability (400 over HTTP, rows named).
         """
         threshold = (params or {}).get("threshold", self._classifier.threshold)
-        if threshold is None or not 0 <= threshold <= 1:
-            raise MlflowException(f"threshold should be between 0 and 1. Received: {threshold}", BAD_REQUEST)
+        # JSON's true is no number, though Python counts it as one.
+        if not isinstance(threshold, int | float) or isinstance(threshold, bool) or not 0 <= threshold <= 1:
+            raise MlflowException(f"threshold should be between 0 and 1. Received: {threshold!r:.100}", BAD_REQUEST)
         if len(images) > MOST_PHOTOGRAPHS:
             message = f"a request should hold at most {MOST_PHOTOGRAPHS} photographs. Received: {len(images)}"
             raise MlflowException(message, BAD_REQUEST)
