@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 import pytest
 from registry_fixtures import log_served
+from served_fixtures import make
 from training_fixtures import REPOSITORY, params
 
 from catdog.base import files
@@ -44,8 +45,9 @@ def project(tmp_path_factory) -> Path:
     client = mlflow.MlflowClient()
     keras.utils.set_random_seed(1)
     network.cnn(params().train_cnn, image_size=24).save(folder / "model.keras")
+    made = make(folder / "model.keras", folder / "answers")
     for model in ("cnn", "xception"):
-        model_id, run_id = log_served(folder / "model.keras", image_size=64, experiment=experiment)
+        model_id, run_id = log_served(made, experiment=experiment)
         served = client.get_logged_model(model_id).tags["served_sha256"]
         tags = {"model_sha256": files.sha256(folder / "model.keras"), "served_sha256": served}
         registry.register(client, model, model_id=model_id, run_id=run_id, tags=tags, metrics={})

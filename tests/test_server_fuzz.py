@@ -26,6 +26,7 @@ from PIL import Image
 from test_serving import PHOTOGRAPHS, ask, digests, encoded, expected, running, store  # noqa: F401
 
 from catdog.commands import guard, listening, scoring_server
+from catdog.tracking import serving
 
 # What no answer may hold: where things stand on this machine, and what Python says of errors.
 SECRETS = ["Traceback", "stack_trace", "site-packages", 'File "', ".py", str(Path(__file__).parents[1]), sys.prefix]
@@ -355,8 +356,8 @@ def slow_ones() -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def address(store):  # noqa: F811
-    mlflow.register_model(store[1], "fuzzed", tags=digests(store[1], store[2]))
-    with running(store[0], "catdog", "serve", "--model", "models:/fuzzed/1") as address:
+    mlflow.register_model(store.uri, "fuzzed", tags=digests(store.uri, store.made.keras_file))
+    with running(store.folder, "catdog", "serve", "--model", "models:/fuzzed/1") as address:
         yield address
 
 
@@ -402,7 +403,7 @@ def test_many_large_photographs_at_once_take_turns(address, expected):  # noqa: 
     with watched(address, expected) as peak, ThreadPoolExecutor(12) as pool:
         list(pool.map(lambda _: send(port, [("large", large, 200)], answers), range(12)))
     assert (answers.wrong, answers.statuses) == ([], {("large", 200): 12})
-    assert peak[0] < (1 << 30) + scoring_server.LIMITS.at_once * (1300 << 20)
+    assert peak[0] < (1 << 30) + serving.DECODED_AT_ONCE * (1300 << 20)
     room = scoring_server.LIMITS.at_once + scoring_server.LIMITS.waiting
     with ThreadPoolExecutor(3 * room) as pool:
         list(pool.map(lambda _: send(port, [("burst", large, 200)], answers), range(room + 10)))
