@@ -83,8 +83,9 @@ def _whole(model: Any, served: Classifier) -> Any:
 
     trunk, head = network.parts(model)
     pixels = keras.Input((served.side, served.side, 3), dtype="uint8", name=_INPUT)
-    features, _ = trunk(keras.ops.cast(pixels, "float32"))
-    logit, _ = head(features)
+    # Each without its second output, of which nothing is asked here.
+    features = keras.Model(trunk.inputs, trunk.outputs[0])(keras.ops.cast(pixels, "float32"))
+    logit = keras.Model(head.inputs, head.outputs[0])(features)
     whole = keras.Model(pixels, keras.ops.sigmoid(logit / served.temperature))
     whole(np.zeros((1, served.side, served.side, 3), np.uint8))  # ONNX wants a model that was called
     return whole
