@@ -56,12 +56,17 @@ def trained(client: mlflow.MlflowClient) -> None:
     """What evaluate reads, in the current folder."""
     for seed, path in enumerate([*INPUTS, paths.TEST]):
         noise(path, 20, seed=seed)
-    sizes = pd.DataFrame({"id": shards_.Shard(paths.TEST).ids, "width": 32, "height": 32})
-    files.write_text(paths.MANIFEST, sizes.to_csv(index=False))
-    files.write_json(paths.DATA_METRICS, DATA | {"manifest_sha256": files.sha256(paths.MANIFEST)})
+    describe()
     Path("params.yaml").write_text(yaml.safe_dump(P.model_dump()))
     for name in style.NAMES:
         train(client, name)
+
+
+def describe() -> None:
+    """What prepare says of the photographs."""
+    sizes = pd.DataFrame({"id": shards_.Shard(paths.TEST).ids, "width": 32, "height": 32})
+    files.write_text(paths.MANIFEST, sizes.to_csv(index=False))
+    files.write_json(paths.DATA_METRICS, DATA | {"manifest_sha256": files.sha256(paths.MANIFEST)})
 
 
 @pytest.fixture(autouse=True)
@@ -147,10 +152,9 @@ def test_evaluate_publishes_once_what_it_finds_twice(project, tmp_path):
 
     comparison.write(found)
     told = files.read_json(paths.EVALUATION)
-    nested = {key: found["cnn"][key] for key in ("doubt", "agreement")}
-    flat = {**found["cnn"], **nested["doubt"], **nested["agreement"]}
-    assert told["cnn"] == {key: value for key, value in flat.items() if isinstance(value, int | float)}
-    assert told["cnn"].keys() >= {"doubt_answered", "doubt_neither", "doubt_corrupted_neither", "agreement_flips"}
+    nested = {f"{part}_{key}": value for part in ("doubt", "agreement") for key, value in found["cnn"][part].items()}
+    assert told["cnn"] == {k: value for k, value in (found["cnn"] | nested).items() if isinstance(value, int | float)}
+    assert told["cnn"].keys() >= {"temperature", "doubt_answered", "doubt_corrupted_neither", "agreement_flips"}
     low, high = found["cnn"]["intervals"]["uncalibrated_brier"]
     assert low < told["cnn"]["uncalibrated_brier"] < high
     assert found["cnn"]["brier"] != found["cnn"]["uncalibrated_brier"]
@@ -235,6 +239,7 @@ def test_evaluate_publishes_once_what_it_finds_twice(project, tmp_path):
         "data_digest": files.md5(paths.TRAIN),
         "git_commit": lineage.git()["git.commit"],
         "accuracy": str(found["cnn"]["accuracy"]),
+        "engine": found["cnn"]["agreement"]["engine"],
     }
     assert expected.items() <= version.tags.items()
     again_told = told["cnn"] | {key: 2 * found["cnn"][key] for key in TIMES}
