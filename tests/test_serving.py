@@ -527,6 +527,7 @@ def test_our_server_does_not_start_on_a_model_whose_code_was_exchanged(store):
         env={**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()},
         capture_output=True,
         text=True,
+        timeout=60,
     )
     assert done.returncode == 1
     assert "code or settings were changed" in done.stderr
@@ -534,27 +535,30 @@ def test_our_server_does_not_start_on_a_model_whose_code_was_exchanged(store):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["changed", "gone", "no model"])
+@pytest.mark.parametrize("fault", ["changed", "gone", "no profile"])
 def test_a_refusal_names_the_version_and_not_the_folder_of_its_copy(store, fault):
     uri = store.again()
     logged = Path(mlflow.artifacts.download_artifacts(uri))
-    tags, file = digests(uri, store.made.keras_file), logged / "artifacts/model.keras"
+    name = "answers/profile.npz" if fault == "no profile" else "model.keras"
+    tags, file = digests(uri, store.made.keras_file), logged / "artifacts" / name
+    before = files.sha256(file)
     if fault == "gone":
         file.unlink()
     else:
         file.write_bytes(b"nothing")
-    if fault == "no model":  # whoever can write to both store and registry
-        description = (logged / "MLmodel").read_text().replace(tags["model_sha256"], files.sha256(file))
+    if fault == "no profile":  # whoever can write to both store and registry
+        description = (logged / "MLmodel").read_text().replace(before, files.sha256(file))
         (logged / "MLmodel").write_text(description)
-        tags = {"model_sha256": files.sha256(file), "served_sha256": served_files.digest(logged)}
+        tags |= {"served_sha256": served_files.digest(logged)}
     mlflow.register_model(uri, f"faulty-{fault[:2]}", tags=tags)
     done = subprocess.run(
         [sys.executable, "-m", "catdog", "serve", "--model", f"models:/faulty-{fault[:2]}/1", "--port", "5999"],
         env={**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()},
         capture_output=True,
         text=True,
+        timeout=60,
     )
     said = done.stderr.splitlines()[-1]
     assert (done.returncode, done.stdout) == (1, "")  # it does not say that it serves
-    assert said.startswith(f"error: models:/faulty-{fault[:2]}/1: artifacts/model.keras ")
+    assert said.startswith(f"error: models:/faulty-{fault[:2]}/1: artifacts/{name} ")
     assert tempfile.gettempdir() not in said
