@@ -58,19 +58,15 @@ def measure(labels: np.ndarray, given: np.ndarray, *, confidence: float) -> dict
 
     Returns:
         `answered` (share that gets a class), `answered_accuracy` (of these), `unsure`, `neither` (shares);
-        `intervals`: Wilson's, of the first two.
+        `intervals`: Wilson's, of all four.
     """
-    answered = given < 2
-    right = (given == labels) & answered
+    counts = {"answered": (given < 2).sum(), "unsure": (given == 2).sum(), "neither": (given == 3).sum()}
+    right = (given == labels).sum()
+    intervals = {name: scoring.wilson(count, len(given), confidence) for name, count in counts.items()}
     return {
-        "answered": float(answered.mean()),
-        "answered_accuracy": float(right.sum() / max(1, answered.sum())),
-        "unsure": float((given == 2).mean()),
-        "neither": float((given == 3).mean()),
-        "intervals": {
-            "answered": scoring.wilson(answered.sum(), len(given), confidence),
-            "answered_accuracy": scoring.wilson(right.sum(), answered.sum(), confidence),
-        },
+        **{name: float(count / len(given)) for name, count in counts.items()},
+        "answered_accuracy": float(right / max(1, counts["answered"])),
+        "intervals": intervals | {"answered_accuracy": scoring.wilson(right, counts["answered"], confidence)},
     }
 
 
