@@ -165,7 +165,8 @@ def test_what_doubt_leaves_is_counted():
     measured = doubt.measure(actual, given, confidence=0.9)
     intervals = measured.pop("intervals")
     assert measured == {"answered": 0.6, "answered_accuracy": pytest.approx(5 / 6), "unsure": 0.2, "neither": 0.2}
-    assert intervals == {"answered": scoring.wilson(6, 10, 0.9), "answered_accuracy": scoring.wilson(5, 6, 0.9)}
+    counts = {"answered": (6, 10), "answered_accuracy": (5, 6), "unsure": (2, 10), "neither": (2, 10)}
+    assert intervals == {name: scoring.wilson(*count, 0.9) for name, count in counts.items()}
 
 
 def test_a_model_that_never_answers_is_never_right_and_nothing_is_known_of_its_answers():
