@@ -8,6 +8,7 @@ import re
 import shutil
 import sqlite3
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from contextlib import closing
@@ -19,10 +20,11 @@ import harm
 import keras
 import numpy as np
 
+from catdog.answers.classifier import Classifier
 from catdog.base import errors, files, params, paths
-from catdog.evaluation import comparison, slices
+from catdog.evaluation import comparison, served, slices
 from catdog.photographs.shards import Shard
-from catdog.tracking import backup, registry, restore, store, versions
+from catdog.tracking import backup, opening, restore, store, versions
 from catdog.training.cnn import recipe
 from catdog.training.loop import fitting
 from catdog.training.loop.checkpoints import Checkpoint
@@ -168,10 +170,11 @@ def _trained(p: params.Params, path: Path, *, on_epoch: Callable[[dict[str, floa
 
 
 def _judged(p: params.Params, photographs: list[bytes], path: Path) -> str:
-    """As evaluate takes it: what the model answers, and what its quickest form does."""
-    judged = comparison.load(p)[path.parent.name]
-    pixels = np.stack([judged.classifier.pixels(photograph) for photograph in photographs])
-    return _digest(judged.classifier.probabilities(pixels), judged.quick(pixels))
+    """As evaluate takes it: what its served form answers."""
+    train, val = Shard(paths.TRAIN), Shard(paths.VAL)
+    with tempfile.TemporaryDirectory() as folder:
+        made = served._make(p, path.parent.name, Path(folder) / "served", train=train, val=val)
+    return _said(made.classifier, photographs)
 
 
 def _served(registered: str) -> list[Path]:
@@ -184,8 +187,12 @@ def _served(registered: str) -> list[Path]:
 
 def _answers(registered: str, photographs: list[bytes]) -> str:
     """As `catdog predict` takes it."""
-    model = registry.load(store.connect(), f"models:/{registered}/1")
-    return _digest(model.probabilities(np.stack([model.pixels(photograph) for photograph in photographs])))
+    return _said(opening.load(f"models:/{registered}/1"), photographs)
+
+
+def _said(model: Classifier, photographs: list[bytes]) -> str:
+    asked = model.ask(np.stack([model.pixels(photograph) for photograph in photographs]))
+    return _digest(*asked, model.probabilities(asked), model.familiarity(asked))
 
 
 def _restored(path: Path) -> str:
