@@ -158,13 +158,16 @@ def _trained(p: params.Params, path: Path, *, on_epoch: Callable[[dict[str, floa
     keras.backend.clear_session()
     train, augmented, val = (Shard(shard) for shard in (paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL))
     model = recipe.compiled(p, photographs=len(train))
-    result = fitting.fit(
-        model,
-        recipe.phases(p, train=train, augmented=augmented, val=val),
-        patience=p.train_cnn.patience,
-        checkpoint=Checkpoint(path, fingerprint="trial"),
-        on_epoch=on_epoch,
-    )
+    try:
+        result = fitting.fit(
+            model,
+            recipe.phases(p, train=train, augmented=augmented, val=val),
+            patience=p.train_cnn.patience,
+            checkpoint=Checkpoint(path, fingerprint="trial"),
+            on_epoch=on_epoch,
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")  # other kinds are read in processes that have not trained
     history = result.history.drop(columns=["seconds", "photographs_per_second"])
     return history.to_csv() + _digest(*model.get_weights())
 
