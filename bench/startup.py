@@ -3,12 +3,11 @@
 Each is a process of its own, from start to end. Needs the models of a run of the pipeline, in the registry.
 """
 
-import os
+import json
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import common
@@ -17,6 +16,16 @@ from common import Figure
 
 from catdog.base.errors import UserError, run
 from catdog.tracking import store, versions
+
+_STARTER = """
+import json, os, sys, time
+started = time.perf_counter()
+quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+process = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet)
+_, status, used = os.wait4(process, 0)
+print(json.dumps([used.ru_utime + used.ru_stime, time.perf_counter() - started, used.ru_maxrss / 1000]))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 
 
 def main() -> None:
@@ -44,12 +53,13 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> tuple[float, float, float]:
     """CPU seconds, wall seconds and the most memory (MB) of one command, its threads included."""
-    started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "catdog", *arguments], stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    if os.waitstatus_to_exitcode(status):
-        raise UserError("the command failed; its error stands above")
-    return used.ru_utime + used.ru_stime, time.perf_counter() - started, used.ru_maxrss / 1000
+    # Started by a small process: a child's memory counts from that of the process that it began as.
+    command = [sys.executable, "-ISc", _STARTER, sys.executable, "-m", "catdog", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"the command failed: {done.stderr}")
+    cpu, wall, peak = json.loads(done.stdout)
+    return cpu, wall, peak
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """A network asked about pixels: by OpenVINO, or, where that is not to be had, by Keras."""
 
+import functools
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,9 +127,17 @@ def _name_by_place(path: Path) -> None:
 
 def by_openvino(folder: Path, *, bfloat16: bool) -> Network:
     """The network of FILES. Its head computes in float32 always: it is small, and its digits are the answer's."""
-    trunk = openvino.compile(folder / TRUNK, bfloat16=bfloat16)
-    head = openvino.compile(folder / HEAD, bfloat16=False)
-    return Network(trunk, head, engine=f"OpenVINO, {'bfloat16' if bfloat16 else 'float32'}")
+    trunk = openvino.read(folder / TRUNK)
+    few = openvino.compile(trunk, bfloat16=bfloat16)
+    many = functools.cache(partial(openvino.compile, trunk, bfloat16=bfloat16, batch_size=BATCH))
+
+    def run(batches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+        batches = iter(batches)
+        for first in batches:  # full batches come together, and then there are more
+            yield from (many() if len(first) == BATCH else few)(itertools.chain([first], batches))
+
+    head = openvino.compile(openvino.read(folder / HEAD), bfloat16=False)
+    return Network(run, head, engine=f"OpenVINO, {'bfloat16' if bfloat16 else 'float32'}")
 
 
 def by_keras(model: Any) -> Network:

@@ -6,10 +6,12 @@ nearest neighbours, Mahalanobis' distance, energy (bench/README.md). It is the r
 https://arxiv.org/abs/2203.10807), by class.
 """
 
+import functools
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from catdog.base.errors import UserError, first_line
 
@@ -87,10 +89,17 @@ def load(path: Path) -> Profile:
 def closeness(features: np.ndarray, centres: np.ndarray, bases: np.ndarray) -> np.ndarray:
     """How close each of n photographs' features are to the nearer class' subspace: float64 (n,), at most 0."""
     close = []
-    for centre, basis in zip(centres, bases.astype(np.float32), strict=True):
-        away = _unit(features) - centre
-        close.append(-np.linalg.norm(away - (away @ basis.T) @ basis, axis=1).astype(np.float64))
+    # Small products on all cores would hold up the network, which has the cores to itself otherwise.
+    with _blas().limit(limits=1, user_api="blas"):
+        for centre, basis in zip(centres, bases.astype(np.float32), strict=True):
+            away = _unit(features) - centre
+            close.append(-np.linalg.norm(away - (away @ basis.T) @ basis, axis=1).astype(np.float64))
     return np.max(close, axis=0)
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

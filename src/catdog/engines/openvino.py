@@ -31,23 +31,28 @@ def export(model: Any, path: Path, *, dtype: str = "float32") -> None:
     cast.export(str(path), format="openvino", verbose=False)
 
 
-def compile(path: Path, *, bfloat16: bool, batch_size: int | None = None) -> Run:
-    """The network of `export`.
+def read(path: Path) -> Any:
+    """The network of `export`, not yet compiled; its files are not needed after that."""
+    return _openvino().Core().read_model(path)
+
+
+def compile(network: Any, *, bfloat16: bool, batch_size: int | None = None) -> Run:
+    """A network of `read`, ready to run.
 
     Args:
-        batch_size: rows of a batch at most, where most batches have as many: each core then takes its own batch. None:
-            batches of any size, each done by all cores together, so that one is done soonest.
+        batch_size: rows of a batch at most, where most batches have as many: each core then takes its own batch, and
+            what else the machine does holds it up less. None: batches of any size, each done by all cores together, so
+            that one is done soonest.
     """
-    core = _openvino().Core()
-    network = core.read_model(path)
     if batch_size:
+        network = network.clone()
         [given] = network.inputs
         network.reshape({given: [batch_size, *given.partial_shape[1:]]})
     hints = {
         "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
         "PERFORMANCE_HINT": "THROUGHPUT" if batch_size else "LATENCY",
     }
-    compiled = core.compile_model(network, "CPU", hints)
+    compiled = _openvino().Core().compile_model(network, "CPU", hints)
     # At least two, so that one computes while the other's results are taken.
     count = max(2, compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
     requests = [compiled.create_infer_request() for _ in range(count)]

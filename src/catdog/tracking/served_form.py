@@ -42,7 +42,7 @@ SHIPPED = (
 _LIBRARY = Path(__file__).parents[1]
 _NEEDS = (
     *("mlflow", "tensorflow", "keras", "openvino", "numpy", "pandas"),
-    *("opencv-python-headless", "pillow", "simplejpeg"),
+    *("opencv-python-headless", "pillow", "simplejpeg", "threadpoolctl"),
 )
 _KEY, _DIGEST = "served_key", "served_sha256"  # tags of the logged model
 

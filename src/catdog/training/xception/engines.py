@@ -44,7 +44,8 @@ def _openvino_engine(model: keras.Model, *, image_size: int, precision: str, bat
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.xml"
         openvino.export(whole, path, dtype="uint8")
-        run = openvino.compile(path, batch_size=batch_size, bfloat16=precision == "mixed_bfloat16")
+        network = openvino.read(path)
+    run = openvino.compile(network, batch_size=batch_size, bfloat16=precision == "mixed_bfloat16")
     return lambda batches: (features for [features] in run(batches))
 
 
