@@ -112,7 +112,7 @@ def test_doubt_is_told_with_what_made_it():
     assert unsure["sure"] == neither["sure"] == ""
     assert unsure["why"] == "It leans to cat, with 70.0 %; to answer it needs 95.0 %."
     assert neither["why"] == (
-        "It knows nothing like it: none of the photographs that it was tuned on looked as strange. "
+        "Too strange: none of the photographs that it was tuned on looked as strange, or more. "
         "It would have to say dog."
     )
     assert familiar["why"] == "Familiar: 40.0 % of the photographs that it was tuned on looked as strange, or more."

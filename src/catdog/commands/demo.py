@@ -165,10 +165,10 @@ def _why(judge: Judge, verdict: Verdict, sure: str) -> str:
         return f"It leans to {verdict.leans}, with {sure}; to answer it needs {percent(needed)}."
     if familiarity is None:
         return ""
-    strange = f"{percent(familiarity) if familiarity else 'none'} of the photographs that it was tuned on"
+    strange = f"{percent(familiarity) if familiarity else 'none'} of the photographs that it was tuned on looked"
     if verdict.label == NEITHER:
-        return f"It knows nothing like it: {strange} looked as strange. It would have to say {verdict.leans}."
-    return f"Familiar: {strange} looked as strange, or more."
+        return f"Too strange: {strange} as strange, or more. It would have to say {verdict.leans}."
+    return f"Familiar: {strange} as strange, or more."
 
 
 def _address(image: np.ndarray) -> str:
