@@ -95,7 +95,7 @@ def ui(port: Port = 5000, host: Host = LOOPBACK) -> None:
 
 
 def serve(model: Model = CHAMPION, port: Port = 5001, host: Host = LOOPBACK, unverified: Unverified = False) -> None:
-    """Start a server that answers photographs with label, probability and model version."""
+    """Start a server that answers photographs with label, probability and familiarity."""
     from catdog.commands import guard, listening, scoring_server
     from catdog.tracking import registry, served_form, store
 
