@@ -203,6 +203,24 @@ def knobs(model: Classifier) -> dict:
     return {"threshold": model.threshold, "sureness": model.sureness, "unfamiliar": model.unfamiliar}
 
 
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_a_photograph_gets_the_same_answer_alone_and_among_any_number(tmp_path, bfloat16):
+    knobs_ = P.train_cnn.model_copy(update={"filters": [16, 32, 64]})
+    model = network.cnn(knobs_, image_size=64)
+    asking.export(model, tmp_path)
+    judge = asking.by_openvino(tmp_path, bfloat16=bfloat16)
+    photographs = np.stack([photograph(number, (64, 64)) for number in range(COUNT)])
+
+    def logits(size: int) -> np.ndarray:
+        return np.concatenate([judge.ask(photographs[at : at + size]).logits for at in range(0, COUNT, size)])
+
+    batches = (photographs[at : at + asking.BATCH] for at in range(0, COUNT, asking.BATCH))
+    streamed = asking.joined(judge.stream(batches)).logits
+    assert np.std(streamed) > 0.01
+    for size in (1, 5, asking.BATCH, COUNT):
+        assert logits(size) == pytest.approx(streamed, abs=1e-6), size
+
+
 def test_what_another_engine_answers_is_measured_on_the_first_photographs(project, models):
     test = shards.Shard(paths.TEST)
     first = sorted(range(len(test)), key=lambda row: test.ids[row])[: P.evaluate.corrupted]

@@ -36,13 +36,14 @@ def read(path: Path) -> Any:
     return _openvino().Core().read_model(path)
 
 
-def compile(network: Any, *, bfloat16: bool, batch_size: int | None = None) -> Run:
+def compile(network: Any, *, bfloat16: bool, batch_size: int | None = None, apart: bool = False) -> Run:
     """A network of `read`, ready to run.
 
     Args:
-        batch_size: rows of a batch at most, where most batches have as many: each core then takes its own batch, and
-            what else the machine does holds it up less. None: batches of any size, each done by all cores together, so
-            that one is done soonest.
+        batch_size: rows of a batch at most, where most batches have as many; the network is fitted to it. In bfloat16
+            its outputs then differ in the third digit from those of one that takes batches of any size (None).
+        apart: each core takes its own batch, and what else the machine does holds it up less; it is so of fitted
+            networks too. Else all cores do each batch together, so that one is done soonest.
     """
     if batch_size:
         network = network.clone()
@@ -50,7 +51,7 @@ def compile(network: Any, *, bfloat16: bool, batch_size: int | None = None) -> R
         network.reshape({given: [batch_size, *given.partial_shape[1:]]})
     hints = {
         "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
-        "PERFORMANCE_HINT": "THROUGHPUT" if batch_size else "LATENCY",
+        "PERFORMANCE_HINT": "THROUGHPUT" if batch_size or apart else "LATENCY",
     }
     compiled = _openvino().Core().compile_model(network, "CPU", hints)
     # At least two, so that one computes while the other's results are taken.
