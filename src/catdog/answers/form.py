@@ -13,7 +13,7 @@ from catdog.answers import asking, familiarity
 from catdog.answers.asking import Network
 from catdog.answers.classifier import Classifier
 from catdog.base import files
-from catdog.base.errors import UserError, first_line
+from catdog.base.errors import UserError, causes, first_line
 from catdog.engines import openvino, processor
 
 PROFILE = "profile.npz"
@@ -110,6 +110,9 @@ def _network(keras_file: Path, folder: Path, chosen: Settings) -> tuple[Network,
             bfloat16 = chosen.bfloat16 and processor.has_bfloat16()
             return asking.by_openvino(folder, bfloat16=bfloat16), chosen.side
         except (RuntimeError, ImportError) as error:
+            for cause in causes(error):  # Ctrl-C within OpenVINO's own code comes out as its failure
+                if isinstance(cause, KeyboardInterrupt | SystemExit):
+                    raise cause from None
             why = f"OpenVINO can't run here ({first_line(error)})"
     print(f"notice: Keras answers, more slowly: {why}", file=sys.stderr)
     model = read(keras_file)

@@ -97,12 +97,12 @@ def ui(port: Port = 5000, host: Host = LOOPBACK) -> None:
 def serve(model: Model = CHAMPION, port: Port = 5001, host: Host = LOOPBACK, unverified: Unverified = False) -> None:
     """Start a server that answers photographs with label, probability and familiarity."""
     from catdog.commands import guard, listening, scoring_server
-    from catdog.tracking import registry, served_form, store
+    from catdog.tracking import opening, served_form
 
     listening.end_on_signals()
     listening.require_free(host, port)
     with tempfile.TemporaryDirectory() as folder:
-        fetched = registry.fetch(store.connect(), model, Path(folder), unverified=unverified)
+        fetched = opening.fetch(model, Path(folder), unverified=unverified)
         answering = served_form.answering(fetched)
     ready = f"serving {model} on http://{host}:{port}/invocations (stop with Ctrl-C)"
     application = scoring_server.create(answering, hosts=guard.hosts(host))

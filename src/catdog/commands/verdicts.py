@@ -10,7 +10,7 @@ from catdog.answers import gradcam
 from catdog.answers.classifier import Classifier
 from catdog.base.errors import UserError
 from catdog.photographs import photos
-from catdog.tracking import deployments, lost, served_form, versions
+from catdog.tracking import deployments, lost, opening, versions
 from catdog.tracking.deployments import CHAMPION, SERVED
 
 NEAREST = 4  # training photographs shown beside a verdict
@@ -101,7 +101,7 @@ def judges(client: MlflowClient) -> list[Judge]:
         if version is None:
             what_to_do = lost.runs(client) or "run the pipeline first (`dvc repro`)"
             raise UserError(f"{registered} has no version here: {what_to_do}")
-        classifier = served_form.load(versions.uri(version), **versions.digests(version))
+        classifier = opening.load(versions.uri(version))
         accuracy = float(version.tags["accuracy"]) if "accuracy" in version.tags else None
         drawn = version.tags.get("source_kind") == "drawn"
         name, is_champion = versions.name(version), version is champion

@@ -32,15 +32,33 @@ def load(reference: str, *, unverified: bool = False) -> Classifier:
     Raises:
         UserError: there is none, catdog did not register it, or it was changed.
     """
-    if found := _find(reference):
-        with tempfile.TemporaryDirectory() as folder:
-            fetched = Path(folder) / "served"
-            shutil.copytree(found.location, fetched)
-            served_files.check(fetched, found.uri, **found.digests)
-            return served_files.opened(fetched, found.uri)
+    with tempfile.TemporaryDirectory() as folder:
+        if fetched := _copied(reference, Path(folder)):
+            return served_files.opened(fetched, f"models:/{served_files.version(fetched)}")
     from catdog.tracking import registry, store
 
     return registry.load(store.connect(), reference, unverified=unverified)
+
+
+def fetch(reference: str, folder: Path, *, unverified: bool = False) -> Path:
+    """Copy the model of a reference into `folder`, check it like `load`, and return the path of the copy."""
+    if fetched := _copied(reference, folder):
+        return fetched
+    from catdog.tracking import registry, store
+
+    return registry.fetch(store.connect(), reference, folder, unverified=unverified)
+
+
+def _copied(reference: str, folder: Path) -> Path | None:
+    """A checked copy of the model in `folder`. None: MLflow is to say what there is."""
+    found = _find(reference)
+    if found is None:
+        return None
+    fetched = folder / "served"
+    shutil.copytree(found.location, fetched)
+    served_files.check(fetched, found.uri, **found.digests)
+    served_files.note_version(fetched, found.uri)
+    return fetched
 
 
 class _Found(NamedTuple):
@@ -50,7 +68,7 @@ class _Found(NamedTuple):
 
 
 def _find(reference: str) -> _Found | None:
-    """A version that catdog registered in the local store, its files at hand. None: MLflow is to say what there is."""
+    """A version that catdog registered in the local store, if its files are at hand."""
     match = re.fullmatch(r"(?:models:/)?([\w-]+)(?:@([\w-]+)|/(\d+))", reference.strip())
     database = address.database(address.uri())
     if match is None or database is None or not database.is_file():

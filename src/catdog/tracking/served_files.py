@@ -77,6 +77,13 @@ def version(fetched: Path) -> str:
     return _mlmodel(fetched).get("model_id") or ""
 
 
+def note_version(fetched: Path, uri: str) -> None:
+    """Write into a copied model which version it is, such as models:/catdog/3, as MLflow does."""
+    name, number = uri.removeprefix("models:/").split("/")
+    noted = {"model_name": name, "model_version": number}
+    (fetched / META).write_text(yaml.safe_dump(noted), encoding="utf-8")
+
+
 def digest(folder: Path) -> str:
     """sha256 of the names and contents of all files of a logged model, in hex.
 
