@@ -195,7 +195,7 @@ def _answers(registered: str, photographs: list[bytes]) -> str:
 
 def _said(model: Classifier, photographs: list[bytes]) -> str:
     asked = model.ask(np.stack([model.pixels(photograph) for photograph in photographs]))
-    return _digest(*asked, model.probabilities(asked), model.familiarity(asked))
+    return _digest(*asked, model.probabilities(asked), model.judge(asked).familiarity)
 
 
 def _restored(path: Path) -> str:

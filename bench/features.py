@@ -36,7 +36,7 @@ def main() -> None:
 
     model, _ = weights.load_xception(t.weights, image_size=t.image_size)
     policy, engine = precision.resolve(t.precision), engines.name()
-    compute = engines.BUILD[engine](model, image_size=t.image_size, precision=policy, batch_size=BATCH)
+    compute = engines.BUILD[engine](model, image_size=t.image_size, precision=policy)
     products = {f"peak: {key}": product for key, product in matrix_products(policy).items()}
     arms: dict[str, Callable[[], object]] = {
         "ours": lambda: list(compute(batches(pixels))),

@@ -46,7 +46,7 @@ def main() -> None:
 
     model, _ = weights.load_xception(t.weights, image_size=t.image_size)
     policy = precision.resolve(t.precision)
-    compute = engines.BUILD[engines.name()](model, image_size=t.image_size, precision=policy, batch_size=16)
+    compute = engines.BUILD[engines.name()](model, image_size=t.image_size, precision=policy)
 
     def features() -> None:
         indices = range(min(counts["ours"], photographs))

@@ -19,7 +19,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         models = served.make(p, Path(folder), train=train, val=val)
         answers = comparison.ask(models, test=test)
-        corrupted = comparison.corrupt(p, models, test)
+        corrupted = comparison.corrupt(p, models, answers, test=test)
         metrics = comparison.measure(p, models, answers, corrupted=corrupted, test=test)
         comparison.write(metrics)
         tables = comparison.write_tables(p, metrics, answers, test=test, corrupted=corrupted)

@@ -23,7 +23,7 @@ pytest_plugins = ["registry_fixtures"]
 @pytest.fixture
 def version(store, monkeypatch) -> str:
     """A registered model beside test photographs."""
-    monkeypatch.setattr(exporting.store, "connect", lambda: store.client)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.client.tracking_uri)
     paths.TEST.parent.mkdir(parents=True)
     noise(paths.TEST, 40, seed=1)
     store.register("cnn")

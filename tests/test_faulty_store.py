@@ -330,7 +330,7 @@ def test_an_outage_wherever_evaluate_publishes_registers_nothing_by_halves(clien
     test = data.shards_.Shard(paths.TEST)
     models = data.served_.make(data.P, tmp_path / "first", **shards)
     answers = data.comparison.ask(models, test=test)
-    corrupted = data.comparison.corrupt(data.P, models, test)
+    corrupted = data.comparison.corrupt(data.P, models, answers, test=test)
     found = data.comparison.measure(data.P, models, answers, corrupted=corrupted, test=test)
     given = {"metrics": found, "predictions": data.comparison.predictions(answers), "pictures": {}, "test": test}
     data.comparison.write(found)

@@ -291,7 +291,7 @@ def test_openvino_does_not_report_its_use(tmp_path: Path, monkeypatch: pytest.Mo
         from catdog.training.xception import engines
         shape = ({SIZE}, {SIZE}, 3)
         model = keras.applications.Xception(include_top=False, weights=None, pooling="avg", input_shape=shape)
-        engines._openvino_engine(model, image_size={SIZE}, precision="float32", batch_size=1)
+        engines._openvino_engine(model, image_size={SIZE}, precision="float32")
         assert "openvino" in sys.modules
         assert not [name for name in sys.modules if name.startswith("openvino_telemetry.")]
     """

@@ -139,7 +139,7 @@ def test_evaluate_publishes_once_what_it_finds_twice(project, tmp_path):
     client, test = project, shards_.Shard(paths.TEST)
     models = served_.make(P, tmp_path, train=shards_.Shard(paths.TRAIN), val=shards_.Shard(paths.VAL))
     answers = comparison.ask(models, test=test)
-    worse = comparison.corrupt(P, models, test)
+    worse = comparison.corrupt(P, models, answers, test=test)
     found = comparison.measure(P, models, answers, corrupted=worse, test=test)
     assert len(worse.table) == 2 * 16
     low, high = found["cnn"]["intervals"]["robustness"]

@@ -104,12 +104,12 @@ def test_the_command_line_answers_alike(store, expected):
     rows = mlflow.pyfunc.load_model(store.uri).predict(pd.DataFrame({"image": PHOTOGRAPHS}))
     # To six places: the last digit of a feature depends on how many are asked about at once.
     assert [each.label for each in model.answers(asked)] == rows["label"].tolist()
-    assert model.familiarity(asked) == pytest.approx(rows["familiarity"].to_numpy(), abs=1e-6)
+    assert model.judge(asked).familiarity == pytest.approx(rows["familiarity"].to_numpy(), abs=1e-6)
 
 
 def test_doubt_is_served(store, tmp_path, expected):
     model = served_form.load(store.uri, **ANY)
-    familiarity = model.familiarity(model.ask(np.stack([model.pixels(data) for data in PHOTOGRAPHS])))
+    familiarity = model.judge(model.ask(np.stack([model.pixels(data) for data in PHOTOGRAPHS]))).familiarity
     assert familiarity is not None
     unfamiliar, sureness = float(np.median(familiarity)), float(np.median(np.maximum(expected, 1 - expected)))
     made = make(

@@ -7,7 +7,8 @@ from scipy import stats
 from served_fixtures import brightness
 from training_fixtures import noise
 
-from catdog.answers import familiarity
+from catdog.answers import familiarity, inference
+from catdog.answers.classifier import Classifier
 from catdog.evaluation import corruptions, scoring, slices, suspects
 from catdog.photographs import photos, shards
 
@@ -55,10 +56,16 @@ def test_the_stronger_the_further_from_the_photograph_and_the_same_again(kind):
     assert away == sorted(away)
 
 
+def measured(shard: shards.Shard, models: dict[str, Classifier]) -> corruptions.Corrupted:
+    """What the models say of twenty photographs, corrupted and as they are."""
+    plain = {name: m.judge(inference.on_shard(shard, m.network, side=m.side)) for name, m in models.items()}
+    return corruptions.measure(shard, count=20, models=models, plain=plain, confidence=0.95)
+
+
 def test_accuracy_on_corrupted_photographs_is_counted(shard, tmp_path):
     always, bright = brightness(threshold=0.0), brightness(threshold=50 / 255)
     asked = {"cnn": always, "xception": bright}
-    corrupted = corruptions.measure(shard, count=20, models=asked, confidence=0.95)
+    corrupted = measured(shard, asked)
     table = corrupted.table
     assert len(table) == 2 * 16
     assert (table["photographs"] == 20).all()
@@ -85,8 +92,7 @@ def test_doubt_about_corrupted_photographs_is_counted_beside_accuracy(shard):
         np.array([2.0]),
     )
     asked = {"cnn": brightness(sureness=0.65), "xception": brightness(profile=profile, unfamiliar=0.01)}
-    plain = corruptions.measure(shard, count=20, models=dict.fromkeys(asked, brightness()), confidence=0.95)
-    doubtful = corruptions.measure(shard, count=20, models=asked, confidence=0.95)
+    plain, doubtful = measured(shard, dict.fromkeys(asked, brightness())), measured(shard, asked)
     assert doubtful.table["accuracy"].tolist() == plain.table["accuracy"].tolist()
     assert doubtful.doubt("xception") == {"corrupted_unsure": 0.0, "corrupted_neither": 1.0}
     # At a quarter of the light every photograph is surely dark, and as they are none is.

@@ -129,7 +129,6 @@ def by_openvino(folder: Path, *, bfloat16: bool) -> Network:
     """The network of FILES. Its head computes in float32 always: it is small, and its digits are the answer's."""
     trunk = openvino.read(folder / TRUNK)
     few = openvino.compile(trunk, bfloat16=bfloat16)
-    # Not fitted to BATCH: a photograph by itself has to get the answer that it gets among many.
     many = functools.cache(partial(openvino.compile, trunk, bfloat16=bfloat16, apart=True))
 
     def run(batches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:

@@ -11,6 +11,7 @@ from catdog.answers.familiarity import Profile
 from catdog.photographs import photos
 
 UNSURE, NEITHER = "unsure", "neither"
+DOUBTS = {2: UNSURE, 3: NEITHER}  # as `decide` has them, beside 0 and 1 for the classes
 
 
 class Answer(NamedTuple):
@@ -27,6 +28,14 @@ class Answer(NamedTuple):
     label: str
     probability: float
     familiarity: float | None
+
+
+class Judged(NamedTuple):
+    """What a model says of n photographs: float64 (n,), or None for familiarity; `labels` as `decide` has them."""
+
+    probabilities: np.ndarray
+    familiarity: np.ndarray | None
+    labels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -65,14 +74,20 @@ class Classifier:
         """What the network says of n photographs, at least one: uint8 (n, side, side, 3). Threads take turns."""
         return self.network.ask(pixels)
 
-    def answers(self, asked: Asked, threshold: float | None = None) -> list[Answer]:
-        """The answers that follow; `threshold` replaces the model's own."""
+    def judge(self, asked: Asked, threshold: float | None = None) -> Judged:
+        """What follows from what the network says; `threshold` replaces the model's own."""
         threshold = self.threshold if threshold is None else threshold
-        probabilities, familiarity = self.probabilities(asked), self.familiarity(asked)
+        probabilities = self.probabilities(asked)
+        familiarity = None if self.profile is None else self.profile.familiarity(asked.features)
         labels = decide(
             probabilities, familiarity, threshold=threshold, sureness=self.sureness, unfamiliar=self.unfamiliar
         )
-        names = [*self.classes, UNSURE, NEITHER]
+        return Judged(probabilities, familiarity, labels)
+
+    def answers(self, asked: Asked, threshold: float | None = None) -> list[Answer]:
+        """The same as answers, one for each photograph."""
+        probabilities, familiarity, labels = self.judge(asked, threshold)
+        names = [*self.classes, *DOUBTS.values()]
         familiarities = [None] * len(labels) if familiarity is None else familiarity.tolist()
         return [
             Answer(names[label], *rest)
@@ -87,9 +102,6 @@ class Classifier:
     def probabilities(self, asked: Asked) -> np.ndarray:
         """Of the second class, float64 (n,)."""
         return probability(asked.logits, self.temperature)
-
-    def familiarity(self, asked: Asked) -> np.ndarray | None:
-        return None if self.profile is None else self.profile.familiarity(asked.features)
 
 
 def probability(logits: np.ndarray, temperature: float) -> np.ndarray:
@@ -107,7 +119,7 @@ def decide(
     sureness: float | None,
     unfamiliar: float | None,
 ) -> np.ndarray:
-    """The label of each of n photographs, (n,): 0 and 1 for the classes, 2 for `unsure`, 3 for `neither`."""
+    """The label of each of n photographs, (n,): 0 or 1 for the classes, or one of DOUBTS."""
     labels = (probabilities >= threshold).astype(int)
     if sureness is not None:
         labels[np.where(labels, probabilities, 1 - probabilities) < sureness] = 2

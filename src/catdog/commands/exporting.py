@@ -10,15 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from catdog.answers import asking, form, inference, network
+from catdog.answers import form, inference, network
 from catdog.answers.classifier import Classifier
 from catdog.base import files, params, paths
 from catdog.base.errors import UserError
-from catdog.base.progress import track
 from catdog.engines import openvino
-from catdog.photographs import parallel, photos
+from catdog.photographs import parallel
 from catdog.photographs.shards import Shard
-from catdog.tracking import registry, served_files, store
+from catdog.tracking import opening, served_files
 
 SAME_CLASS = 0.999  # of the test photographs, at least
 _INPUT = "image"
@@ -52,7 +51,7 @@ def export(p: params.Params, reference: str, kind: str, out: Path | None) -> str
         )
     test = Shard(paths.TEST)
     with tempfile.TemporaryDirectory() as folder:
-        fetched = registry.fetch(store.connect(), reference, Path(folder) / "served")
+        fetched = opening.fetch(reference, Path(folder) / "served")
         model, keras_file = served_files.opened(fetched, reference), served_files.keras_file(fetched)
         written = Path(folder) / f"model{chosen.ending}"
         chosen.write(_whole(form.read(keras_file), model), written)
@@ -98,9 +97,8 @@ def _judge(p: params.Params, model: Classifier, run: Probabilities, test: Shard,
         UserError: too many get another class, or too few the right one.
     """
     served = model.probabilities(inference.on_shard(test, model.network, side=model.side, what="test, as served"))
-    pixels = parallel.threaded(lambda row: photos.pixels(test.jpeg(row), model.side), range(len(test)), ahead=64)
-    batches = parallel.chunks(track(pixels, total=len(test), what=f"test, {kind}"), asking.BATCH)
-    exported = np.concatenate([run(np.stack(batch))[:, 0] for batch in batches])
+    batches = inference.batches(test, side=model.side, what=f"test, {kind}")
+    exported = np.concatenate([run(batch)[:, 0] for batch in batches])
     same = (exported >= model.threshold) == (served >= model.threshold)
     labels = test.labels == 1
     right = [float(((each >= model.threshold) == labels).mean()) for each in (exported, served)]

@@ -13,13 +13,13 @@ def measure(model: Served, probabilities: np.ndarray, test: Shard, *, count: int
 
     Args:
         probabilities: of all test photographs, by the engine that the model is judged with.
-        count: photographs at most, the first by id: Keras takes its time.
+        count: photographs at most: Keras takes its time.
 
     Returns:
         `engine`, `other_engine` (names); `photographs` asked; `largest_difference`, `mean_difference` of the
         probabilities; `flips`: photographs that get another class.
     """
-    rows = sorted(range(len(test)), key=lambda row: test.ids[row])[:count]
+    rows = test.sample(count)
     chosen, other = model.settings, model.network_of_keras
     asked = inference.on_shard(test, other, side=chosen.side, rows=rows, what=f"test, {other.engine}")
     mine, theirs = probabilities[rows], probability(asked.logits, chosen.temperature)

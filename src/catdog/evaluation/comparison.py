@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from catdog.answers import inference
-from catdog.answers.classifier import decide, probability
+from catdog.answers.classifier import Judged, probability
 from catdog.base import files, params, paths
 from catdog.base.errors import UserError
 from catdog.evaluation import (
@@ -41,51 +41,46 @@ class Answers:
     """What both models say of the test photographs, by model, one entry per photograph.
 
     Attributes:
-        probabilities: of the second class, float64 (n,), as they are served.
-        uncalibrated: the same before the temperature.
-        familiarity: float64 (n,).
-        given: the labels that are served, (n,), as `classifier.decide` has them.
+        judged: what is served: probabilities of the second class, familiarity and labels.
+        uncalibrated: the probabilities before the temperature, float64 (n,).
         evidence: what speaks for the second class by place, float32 (n, height, width).
         times: what an answer takes, as `timing.measure` has it.
     """
 
     labels: np.ndarray
     ids: list[str]
-    probabilities: dict[str, np.ndarray]
+    judged: dict[str, Judged]
     uncalibrated: dict[str, np.ndarray]
-    familiarity: dict[str, np.ndarray]
-    given: dict[str, np.ndarray]
     evidence: dict[str, np.ndarray]
     times: dict[str, dict[str, float]]
+
+    @property
+    def probabilities(self) -> dict[str, np.ndarray]:
+        return {name: each.probabilities for name, each in self.judged.items()}
 
 
 def ask(models: dict[str, Served], *, test: shards.Shard) -> Answers:
     """Have both served forms judge the test photographs."""
-    answers = Answers(test.labels, test.ids, {}, {}, {}, {}, {}, {})
+    answers = Answers(test.labels, test.ids, {}, {}, {}, {})
     for name, model in models.items():
         c = model.classifier
         asked = inference.on_shard(test, c.network, side=c.side, what=f"test, {name}")
-        familiarity = c.familiarity(asked)
-        assert familiarity is not None
-        answers.probabilities[name] = c.probabilities(asked)
+        answers.judged[name] = c.judge(asked)
         answers.uncalibrated[name] = probability(asked.logits, 1)
-        answers.familiarity[name] = familiarity
-        answers.given[name] = decide(
-            answers.probabilities[name],
-            familiarity,
-            threshold=c.threshold,
-            sureness=c.sureness,
-            unfamiliar=c.unfamiliar,
-        )
         answers.evidence[name] = asked.evidence
         answers.times[name] = timing.measure(c, test)
     return answers
 
 
-def corrupt(p: params.Params, models: dict[str, Served], test: shards.Shard) -> corruptions.Corrupted:
+def corrupt(
+    p: params.Params, models: dict[str, Served], answers: Answers, *, test: shards.Shard
+) -> corruptions.Corrupted:
     """How both models fare on corrupted test photographs."""
+    e = p.evaluate
     classifiers = {name: model.classifier for name, model in models.items()}
-    return corruptions.measure(test, count=p.evaluate.corrupted, models=classifiers, confidence=p.evaluate.confidence)
+    return corruptions.measure(
+        test, count=e.corrupted, models=classifiers, plain=answers.judged, confidence=e.confidence
+    )
 
 
 def measure(
@@ -109,7 +104,7 @@ def measure(
             **_uncalibrated(score(uncalibrated)),
             "temperature": model.settings.temperature,
             "sureness": model.settings.sureness,
-            "doubt": doubt.measure(answers.labels, answers.given[name], confidence=e.confidence)
+            "doubt": doubt.measure(answers.labels, answers.judged[name].labels, confidence=e.confidence)
             | corrupted.doubt(name),
             "robustness": corrupted.robustness(name),
             "train_seconds": trained["seconds"],

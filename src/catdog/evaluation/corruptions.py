@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from catdog.answers.asking import BATCH
-from catdog.answers.classifier import NEITHER, UNSURE, Classifier
+from catdog.answers.asking import BATCH, joined
+from catdog.answers.classifier import DOUBTS, Classifier, Judged
 from catdog.base.progress import track
 from catdog.evaluation import scoring
 from catdog.photographs import parallel, photos
@@ -91,34 +91,41 @@ class Corrupted:
     def doubt(self, model: str) -> dict[str, float]:
         """The shares that get no class, over all corruptions and strengths."""
         rows = self.table[(self.table["model"] == model) & (self.table["strength"] > 0)]
-        return {f"corrupted_{label}": float(rows[label].mean()) for label in (UNSURE, NEITHER)}
+        return {f"corrupted_{label}": float(rows[label].mean()) for label in DOUBTS.values()}
 
 
-def measure(shard: Shard, *, count: int, models: dict[str, Classifier], confidence: float) -> Corrupted:
-    """Ask models about the photographs of a shard, as they are and corrupted in every way.
+def measure(
+    shard: Shard, *, count: int, models: dict[str, Classifier], plain: dict[str, Judged], confidence: float
+) -> Corrupted:
+    """Ask models about the photographs of a shard, corrupted in every way.
 
     Args:
-        count: photographs at most: the first by id, which are as good as random, and always the same.
+        count: photographs at most.
+        plain: what the models say of all photographs as they are.
     """
-    rows = sorted(range(len(shard)), key=lambda row: shard.ids[row])[:count]
-    labels = shard.labels[rows] == 1
-    trials = [("none", 0)] + [(kind, strength) for kind in KINDS for strength in STRENGTHS]
-    results = []
+    chosen = shard.sample(count)
+    labels = shard.labels[chosen] == 1
+    results: list[tuple] = []
     rights: dict[str, list[np.ndarray]] = {name: [] for name in models}
+
+    def note(kind: str, strength: int, name: str, probabilities: np.ndarray, given: np.ndarray) -> np.ndarray:
+        right = (probabilities >= models[name].threshold) == labels
+        low, high = scoring.wilson(right.sum(), len(right), confidence)
+        shares = [(given == doubt).mean() for doubt in DOUBTS]
+        results.append((kind, strength, name, len(right), right.mean(), low, high, *shares))
+        return right
+
+    for name in models:
+        note("none", 0, name, plain[name].probabilities[chosen], plain[name].labels[chosen])
+    trials = [(kind, strength) for kind in KINDS for strength in STRENGTHS]
     for kind, strength in track(trials, total=len(trials), what="corrupted photographs"):
-        version = partial(_version, shard, kind=kind, strength=strength)
-        jpegs = list(parallel.threaded(version, rows, ahead=4 * BATCH))
+        jpegs = list(parallel.threaded(partial(_version, shard, kind=kind, strength=strength), chosen, ahead=4 * BATCH))
         for name, model in models.items():
             pixels = parallel.threaded(partial(photos.pixels, size=model.side), jpegs, ahead=4 * BATCH)
-            batches = (np.stack(batch) for batch in parallel.chunks(pixels, BATCH))
-            answers = list(model.stream(batches))
-            right = (np.array([answer.probability for answer in answers]) >= model.threshold) == labels
-            if strength:
-                rights[name].append(right)
-            low, high = scoring.wilson(right.sum(), len(right), confidence)
-            doubts = [np.mean([answer.label == label for answer in answers]) for label in (UNSURE, NEITHER)]
-            results.append((kind, strength, name, len(right), right.mean(), low, high, *doubts))
-    columns = ["corruption", "strength", "model", "photographs", "accuracy", "low", "high", UNSURE, NEITHER]
+            asked = joined(model.network.stream(map(np.stack, parallel.chunks(pixels, BATCH))))
+            judged = model.judge(asked)
+            rights[name].append(note(kind, strength, name, judged.probabilities, judged.labels))
+    columns = ["corruption", "strength", "model", "photographs", "accuracy", "low", "high", *DOUBTS.values()]
     shares = {name: np.mean(by_trial, axis=0) for name, by_trial in rights.items()}
     return Corrupted(pd.DataFrame(results, columns=columns), shares)
 
@@ -140,5 +147,4 @@ def draw(table: pd.DataFrame, path: Path, *, note: str = "") -> None:
 
 
 def _version(shard: Shard, row: int, *, kind: str, strength: int) -> bytes:
-    jpeg = shard.jpeg(row)
-    return corrupted(jpeg, shard.ids[row], kind=kind, strength=strength) if strength else jpeg
+    return corrupted(shard.jpeg(row), shard.ids[row], kind=kind, strength=strength)

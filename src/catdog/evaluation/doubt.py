@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from catdog.answers.classifier import DOUBTS
 from catdog.evaluation import scoring
 from catdog.pictures import style
 from catdog.pictures.style import COLOURS, GREY, NAMES
@@ -60,7 +61,8 @@ def measure(labels: np.ndarray, given: np.ndarray, *, confidence: float) -> dict
         `answered` (share that gets a class), `answered_accuracy` (of these), `unsure`, `neither` (shares);
         `intervals`: Wilson's, of all four.
     """
-    counts = {"answered": (given < 2).sum(), "unsure": (given == 2).sum(), "neither": (given == 3).sum()}
+    doubts = {name: (given == doubt).sum() for doubt, name in DOUBTS.items()}
+    counts = {"answered": len(given) - sum(doubts.values()), **doubts}
     right = (given == labels).sum()
     intervals = {name: scoring.wilson(count, len(given), confidence) for name, count in counts.items()}
     return {

@@ -48,7 +48,7 @@ def _make(p: params.Params, name: str, folder: Path, *, train: Shard, val: Shard
     keras_file = paths.model(name) / paths.MODEL_FILE
     model = form.read(keras_file)
     in_keras = asking.by_keras(model)
-    bfloat16 = precision.resolve(_section(p, name).precision) == "mixed_bfloat16"
+    bfloat16 = precision.resolve(getattr(p, f"train_{name}").precision) == "mixed_bfloat16"
     folder.mkdir(parents=True)
     if openvino.is_here():
         asking.export(model, folder)
@@ -100,18 +100,13 @@ def _knowledge(p: params.Params, name: str, model: Any, network: Network, *, tra
             keep=False,  # they are what the training of Xception has put out
         )
         of_val, of_train = np.split(extracted.rows, [len(val)])
-        rows = _sample(train, width=of_val.shape[1])
+        rows = sorted(train.sample(familiarity.most_rows(of_val.shape[1])))
         return _Knowledge(network.decide(of_val), of_val, of_train[rows], rows)
     side = model.input_shape[1]
     asked = inference.on_shard(val, network, side=side, what=f"val, {name}")
-    rows = _sample(train, width=asked.features.shape[1])
+    rows = sorted(train.sample(familiarity.most_rows(asked.features.shape[1])))
     known = inference.on_shard(train, network, side=side, rows=rows, what=f"train, {name}")
     return _Knowledge(asked.logits, asked.features, known.features, rows)
-
-
-def _sample(train: Shard, *, width: int) -> list[int]:
-    """The rows of as many photographs as a profile keeps: the first by id, which are as good as random."""
-    return sorted(sorted(range(len(train)), key=lambda row: train.ids[row])[: familiarity.most_rows(width)])
 
 
 def _learn(p: params.Params, known: _Knowledge, *, train: Shard, val: Shard) -> _Learnt:
@@ -127,7 +122,3 @@ def _learn(p: params.Params, known: _Knowledge, *, train: Shard, val: Shard) -> 
         sure = doubt.sureness(probabilities, threshold=e.threshold)
         sureness = doubt.level(sure[familiar], right[familiar], accuracy=e.answer_accuracy, confidence=e.confidence)
     return _Learnt(temperature, sureness, profile)
-
-
-def _section(p: params.Params, name: str) -> Any:
-    return getattr(p, f"train_{name}")

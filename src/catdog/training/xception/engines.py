@@ -10,7 +10,7 @@ import numpy as np
 from catdog.engines import openvino
 from catdog.training.loop.precision import gpu_capabilities
 
-# Batches of pixels, uint8 (at most n, size, size, 3), to batches of features, float32, in the same order.
+# Batches of pixels, uint8 (n, size, size, 3), to batches of features, float32, in the same order.
 Engine = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
 
 
@@ -19,7 +19,7 @@ def name() -> str:
     return "openvino" if not gpu_capabilities() and openvino.is_here() else "keras"
 
 
-def _keras_engine(model: keras.Model, *, image_size: int, precision: str, batch_size: int) -> Engine:
+def _keras_engine(model: keras.Model, *, image_size: int, precision: str) -> Engine:
     last = model.layers[-1].name
 
     def with_precision(layer: keras.Layer) -> keras.Layer:
@@ -38,14 +38,14 @@ def _keras_engine(model: keras.Model, *, image_size: int, precision: str, batch_
     return run
 
 
-def _openvino_engine(model: keras.Model, *, image_size: int, precision: str, batch_size: int) -> Engine:
+def _openvino_engine(model: keras.Model, *, image_size: int, precision: str) -> Engine:
     pixels = keras.Input((image_size, image_size, 3))
     whole = keras.Model(pixels, model(keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels), training=False))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.xml"
         openvino.export(whole, path, dtype="uint8")
         network = openvino.read(path)
-    run = openvino.compile(network, batch_size=batch_size, bfloat16=precision == "mixed_bfloat16")
+    run = openvino.compile(network, bfloat16=precision == "mixed_bfloat16", apart=True)
     return lambda batches: (features for [features] in run(batches))
 
 

@@ -74,7 +74,7 @@ def extract(
         known = _load(store, width, repair=keep)
         missing = {photograph: place for photograph, place in photographs.items() if photograph not in known}
         if missing:
-            run = engines.BUILD[engine](model, image_size=image_size, precision=precision, batch_size=batch_size)
+            run = engines.BUILD[engine](model, image_size=image_size, precision=precision)
             rows = _compute(list(missing.values()), engine=run, size=image_size, batch_size=batch_size)
             tracked = track(rows, total=len(missing), what=f"features ({engine}, {precision})")
             _keep(Path(new), zip(missing, tracked, strict=True))
