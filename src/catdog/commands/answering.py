@@ -1,5 +1,6 @@
 """The commands of `catdog` that ask a model, or let others ask it: predict, export, ui, serve and demo."""
 
+import atexit
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -94,18 +95,48 @@ def ui(port: Port = 5000, host: Host = LOOPBACK) -> None:
     mlflow_ui.become(store.uri(), host=host, port=port)
 
 
-def serve(model: Model = CHAMPION, port: Port = 5001, host: Host = LOOPBACK, unverified: Unverified = False) -> None:
-    """Start a server that answers photographs with label, probability and familiarity."""
+def serve(
+    model: Model = CHAMPION,
+    port: Port = 5001,
+    host: Host = LOOPBACK,
+    unverified: Unverified = False,
+    log: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Log every photograph's answer there, with its features.")
+    ] = None,
+    keep_photographs: Annotated[
+        bool, typer.Option("--keep-photographs", help="Keep the photographs there too, as they were sent.")
+    ] = False,
+    log_megabytes: Annotated[int, typer.Option(min=1, help="What the log may take; its oldest days go.")] = 1024,
+) -> None:
+    """Start a server that answers photographs with label, probability and familiarity.
+
+    The address /metrics is for Prometheus. With --log, clients may say what a photograph was: POST /feedback
+    {"id": "...", "label": "..."} puts it on the list of `catdog review`. Addresses of clients are never logged.
+    """
     from catdog.commands import guard, listening, scoring_server
+    from catdog.feedback.log_writer import Writer
     from catdog.tracking import opening, served_form
 
+    if keep_photographs and not log:
+        raise UserError("--keep-photographs needs --log DIR, where they are kept")
     listening.end_on_signals()
     listening.require_free(host, port)
     with tempfile.TemporaryDirectory() as folder:
         fetched = opening.fetch(model, Path(folder), unverified=unverified)
         answering = served_form.answering(fetched)
     ready = f"serving {model} on http://{host}:{port}/invocations (stop with Ctrl-C)"
-    application = scoring_server.create(answering, hosts=guard.hosts(host))
+    writer = None
+    if log:
+        writer = Writer(
+            log,
+            version=answering.version,
+            classes=answering.classes,
+            megabytes=log_megabytes,
+            photographs=keep_photographs,
+        )
+        atexit.register(writer.close)
+        ready += f"\nlogging to {log}{', with the photographs' if keep_photographs else ''}"
+    application = scoring_server.create(answering, hosts=guard.hosts(host), log=writer)
     listening.run(application, host=host, port=port, ready=ready)
 
 

@@ -30,7 +30,7 @@ class Served:
     """A served form that answers requests; many threads may ask at a time."""
 
     def __init__(self, classifier: Classifier, version: str) -> None:
-        self._classifier, self._version = classifier, version
+        self._classifier, self.version, self.classes = classifier, version, classifier.classes
         self._decoding = threading.Semaphore(DECODED_AT_ONCE)
 
     def answer(self, images: list[bytes], params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -40,6 +40,12 @@ class Served:
             MlflowException: a row is no photograph, there are more than MOST_PHOTOGRAPHS, or `threshold` is no
                 probability (400 over HTTP, rows named).
         """
+        return self.answer_with_features(images, params)[0]
+
+    def answer_with_features(
+        self, images: list[bytes], params: dict[str, Any] | None = None
+    ) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+        """What `answer` gives, and the features of each photograph: float32 (k,)."""
         threshold = (params or {}).get("threshold", self._classifier.threshold)
         # JSON's true is no number, though Python counts it as one.
         if not isinstance(threshold, int | float) or isinstance(threshold, bool) or not 0 <= threshold <= 1:
@@ -48,17 +54,21 @@ class Served:
             message = f"a request should hold at most {MOST_PHOTOGRAPHS} photographs. Received: {len(images)}"
             raise MlflowException(message, BAD_REQUEST)
         answers: list[Answer] = []
+        features: list[np.ndarray] = []
         bad: list[str] = []
         for start in range(0, len(images), asking.BATCH):
             pixels = self._pixels(images[start : start + asking.BATCH], start, bad)
             if pixels and not bad:
-                answers += self._classifier.answers(self._classifier.ask(np.stack(pixels)), threshold)
+                asked = self._classifier.ask(np.stack(pixels))
+                answers += self._classifier.answers(asked, threshold)
+                features.extend(asked.features)
         if bad:
             named = "; ".join(bad[:_NAMED]) + (f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else "")
             others = len(images) - len(bad)
             rest = f". The others ({others}) were not answered: send them without these" if others else ""
             raise MlflowException(f"not a photograph: {named}{rest}", BAD_REQUEST)
-        return [{**answer._asdict(), "model_version": self._version, "id": uuid.uuid4().hex} for answer in answers]
+        rows = [{**answer._asdict(), "model_version": self.version, "id": uuid.uuid4().hex} for answer in answers]
+        return rows, features
 
     def _pixels(self, images: list[bytes], start: int, bad: list[str]) -> list[np.ndarray]:
         pixels = []
