@@ -84,7 +84,8 @@ def prepare(raw: Path, out: Path, p: params.Params, *, count: int) -> dict[str, 
     splits.assign(findings, seed=p.base.seed, **shares)
     grouped = time.perf_counter()
     for split in splits.SPLITS:
-        shards.write(out / f"{split}.arrow", inspection.unspool(findings, spool, split))
+        kept = [finding for finding in findings if finding.split == split]
+        shards.write(out / f"{split}.arrow", inspection.unspool(kept, spool))
     if len(findings) != count or not any(finding.split for finding in findings):
         raise UserError(f"{len(findings)} of {count} photographs came out of prepare")
     return {

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from catdog.base import errors, files, params, paths
-from catdog.evaluation import comparison, report, served, suspects
+from catdog.evaluation import comparison, properties, report, served, suspects
 from catdog.photographs import shards
 from catdog.tracking import lineage, publication, store
 
@@ -14,17 +14,20 @@ SHOWN = {"base", "prepare", "augment", "train_cnn", "train_xception", "evaluate"
 def main() -> None:
     p = params.load()
     client = store.connect()
-    train, val, test = (shards.Shard(path) for path in (paths.TRAIN, paths.VAL, paths.TEST))
+    train, val, test, aside = (shards.Shard(path) for path in (paths.TRAIN, paths.VAL, paths.TEST, paths.SET_ASIDE))
 
     with tempfile.TemporaryDirectory() as folder:
         models = served.make(p, Path(folder), train=train, val=val)
-        answers = comparison.ask(models, test=test)
+        answers = comparison.ask(p, models, test=test, aside=aside)
         corrupted = comparison.corrupt(p, models, answers, test=test)
-        metrics = comparison.measure(p, models, answers, corrupted=corrupted, test=test)
+        metrics = comparison.measure(p, models, answers, corrupted=corrupted, test=test, aside=aside)
         comparison.write(metrics)
         tables = comparison.write_tables(p, metrics, answers, test=test, corrupted=corrupted)
         pictures = comparison.draw(p, metrics, tables, answers=answers, test=test)
-        pictures["suspects"] = suspects.find(p, [train, val], note=comparison.drawings_note())
+        splits = {"train": train, "val": val, "test": test}
+        pictures["suspects"] = suspects.find(
+            p, splits, of_test=answers.features, manifest=properties.manifest(), note=comparison.drawings_note()
+        )
         predictions = comparison.predictions(answers)
         runs = publication.publish(
             client, p, models=models, metrics=metrics, predictions=predictions, pictures=pictures, test=test

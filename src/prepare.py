@@ -4,7 +4,17 @@ from catdog.base import errors, files, params, paths
 from catdog.base.progress import track
 from catdog.photographs import shards
 from catdog.pictures import style
-from catdog.preparation import contact_sheets, duplicates, fetching, inspection, manifest, sizes, sources, splits
+from catdog.preparation import (
+    contact_sheets,
+    corrections,
+    duplicates,
+    fetching,
+    inspection,
+    manifest,
+    sizes,
+    sources,
+    splits,
+)
 
 
 def main() -> None:
@@ -12,18 +22,23 @@ def main() -> None:
     base, prepare = p.base, p.prepare
     shares = {"val_fraction": prepare.val_fraction, "test_fraction": prepare.test_fraction}
 
+    decisions = corrections.load(paths.CORRECTIONS, base.classes)
     fetching.ensure(prepare.source, paths.RAW, classes=base.classes, drawings=prepare.drawings, seed=base.seed)
     with sources.unchanged(paths.RAW), inspection.room(paths.PREPARED) as spool:
         raw_files = sources.list_files(paths.RAW, base.classes)
         settings = inspection.Settings(prepare.image_size, prepare.min_side, prepare.max_megapixels)
         inspected = track(inspection.inspect(raw_files, settings), total=len(raw_files), what="checking photographs")
         findings = inspection.spool(inspected, spool)
+        corrections.apply(findings, decisions, classes=base.classes, path=paths.CORRECTIONS)
         duplicates.resolve(findings, spool=spool, classes=base.classes, likeness=prepare.near_duplicates)
         splits.assign(findings, seed=base.seed, **shares)
         table = manifest.table(findings, classes=base.classes)
         counts = manifest.counts(table, classes=base.classes, seed=base.seed, **shares)
         for split in splits.SPLITS:
-            shards.write(paths.PREPARED / f"{split}.arrow", inspection.unspool(findings, spool, split))
+            kept = [finding for finding in findings if finding.split == split and not finding.reason]
+            shards.write(paths.PREPARED / f"{split}.arrow", inspection.unspool(kept, spool))
+        set_aside = [finding for finding in findings if corrections.is_set_aside(finding)]
+        shards.write(paths.SET_ASIDE, inspection.unspool(set_aside, spool))
 
         source = sources.describe(paths.RAW)
         note = style.note(source["kind"])
@@ -32,8 +47,9 @@ def main() -> None:
         files.write_text(paths.MANIFEST, table.to_csv(index=False))
         measurements = sizes.measurements(table, classes=base.classes)
         digest = files.sha256(paths.MANIFEST)
-        metrics = {"source": source, **counts, "sizes": measurements, "manifest_sha256": digest}
-        files.write_json(paths.DATA_METRICS, metrics)
+        corrected = corrections.counts(paths.CORRECTIONS, decisions, table)
+        metrics = {"source": source, **counts, "corrections": corrected, "sizes": measurements}
+        files.write_json(paths.DATA_METRICS, metrics | {"manifest_sha256": digest})
     print(f"{counts['kept']} of {counts['files']} files kept; {paths.MANIFEST} says why for each of the others")
 
 

@@ -245,7 +245,7 @@ def stage(name: str, *, seconds: float) -> tuple[int, list[str], float]:
     """Run a stage in a process of its own with this patience: exit status, lines on stderr, seconds."""
     code = (
         "import runpy; from catdog.tracking import patience; from catdog.evaluation import suspects;"
-        f"patience.SECONDS = {seconds}; suspects.find = lambda p, shards, note: suspects.paths.SUSPECTS_SHEET;"
+        f"patience.SECONDS = {seconds}; suspects.find = lambda *_, **__: suspects.paths.SUSPECTS_SHEET;"
         f"runpy.run_path({str(REPOSITORY / f'src/{name}.py')!r}, run_name='__main__')"
     )
     started = time.monotonic()
@@ -322,16 +322,16 @@ def test_an_outage_wherever_evaluate_publishes_registers_nothing_by_halves(clien
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     for seed, path in enumerate([*data.INPUTS, paths.TEST]):
         data.noise(path, 20, seed=seed)
-    files.write_json(paths.DATA_METRICS, data.DATA)
+    data.describe()
     monkeypatch.setattr(patience, "SECONDS", 9)
     data.train(client, "cnn")
     data.train(client, "xception")
     shards = {split: data.shards_.Shard(path) for split, path in (("train", paths.TRAIN), ("val", paths.VAL))}
-    test = data.shards_.Shard(paths.TEST)
+    test, aside = (data.shards_.Shard(path) for path in (paths.TEST, paths.SET_ASIDE))
     models = data.served_.make(data.P, tmp_path / "first", **shards)
-    answers = data.comparison.ask(models, test=test)
+    answers = data.comparison.ask(data.P, models, test=test, aside=aside)
     corrupted = data.comparison.corrupt(data.P, models, answers, test=test)
-    found = data.comparison.measure(data.P, models, answers, corrupted=corrupted, test=test)
+    found = data.comparison.measure(data.P, models, answers, corrupted=corrupted, test=test, aside=aside)
     given = {"metrics": found, "predictions": data.comparison.predictions(answers), "pictures": {}, "test": test}
     data.comparison.write(found)
 

@@ -18,6 +18,7 @@ LIMITS = params.Promote(
     margin=0.005,
     max_relative_time=40,
     max_megabytes=200,
+    max_disagreement=None,
 )
 EVALUATE = params.Evaluate(
     threshold=0.5, confidence=0.95, bootstrap=500, corrupted=1, answer_accuracy=0.995, unfamiliar=0.01

@@ -30,7 +30,7 @@ def below(knobs: dict, prefix: str = "") -> dict[str, object]:
 
 VALUES = {key: value for key, value in below(KNOBS).items() if "." in key}
 KEYS = list(VALUES)
-MAY_BE_NULL = {"evaluate.answer_accuracy", "evaluate.unfamiliar"}
+MAY_BE_NULL = {"evaluate.answer_accuracy", "evaluate.unfamiliar", "promote.max_disagreement"}
 
 
 def with_changes(changes: dict, *, without: str = "") -> dict:

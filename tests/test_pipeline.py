@@ -61,9 +61,8 @@ class Project:
         return [run for run in found if run.info.run_name == name]
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    folder = tmp_path_factory.mktemp("clone") / "project"
+def clone(folder: Path) -> Project:
+    """A fresh clone in `folder`, without results, whose params make the pipeline quick."""
     tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     for name in tracked.stdout.splitlines():
         if not name.startswith(("plots/", "metrics/", "reports/", "dvc.lock")) and (ROOT / name).is_file():
@@ -78,8 +77,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     # The default, 99.5 %, is more than so few validation photographs can show.
     params["evaluate"] |= {"corrupted": 12, "answer_accuracy": ANSWER_ACCURACY}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    _bring_photographs(made)
     made.commit("start")
+    return made
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    made = clone(tmp_path_factory.mktemp("clone") / "project")
+    _bring_photographs(made)
     made.said = made.run("dvc", "repro")  # type: ignore[attr-defined]
     made.commit("results")
     return made
@@ -168,6 +173,7 @@ def test_dvc_commands_say_something_useful(project: Project) -> None:
     page = (project.folder / "dvc_plots/index.html").read_text()
     assert "val_accuracy" in page
     assert "true_positive_rate" in page
+    assert "accuracy of the answers" in page
     assert all(f"plots/{name}.png" in page for name in DATA_PICTURES)
 
 

@@ -22,8 +22,8 @@ from catdog.photographs import photos, shards
 from catdog.preparation.splits import split_of
 
 SPLITS = ("train", "val", "test")
-OUTPUTS = [f"data/prepared/{name}" for name in ("train.arrow", "val.arrow", "test.arrow", "manifest.csv")]
-OUTPUTS += ["metrics/data.json"]
+OUTPUTS = [f"data/prepared/{name}.arrow" for name in (*SPLITS, "neither")]
+OUTPUTS += ["data/prepared/manifest.csv", "metrics/data.json"]
 PICTURES = ("sizes", "photographs_0", "photographs_1", "refused", "near_duplicates")
 OUTPUTS += [f"plots/{name}.png" for name in PICTURES]
 GOOD = {

@@ -21,7 +21,7 @@ from training_fixtures import REPOSITORY, noise, params, small_xception, tracked
 
 from catdog.base import files, paths
 from catdog.base.errors import UserError
-from catdog.evaluation import comparison, suspects
+from catdog.evaluation import comparison, properties, suspects
 from catdog.evaluation import served as served_
 from catdog.photographs import shards as shards_
 from catdog.pictures import sheets, style
@@ -64,15 +64,21 @@ def trained(client: mlflow.MlflowClient) -> None:
 
 def describe() -> None:
     """What prepare says of the photographs."""
-    sizes = pd.DataFrame({"id": shards_.Shard(paths.TEST).ids, "width": 32, "height": 32})
-    files.write_text(paths.MANIFEST, sizes.to_csv(index=False))
+    rows = []
+    for path in (paths.VAL, paths.TEST):
+        shard = shards_.Shard(path)
+        filed = [P.base.classes[label] for label in shard.labels]
+        table = {"id": shard.ids, "width": 32, "height": 32, "split": path.stem, "filed": filed, "decision": ""}
+        rows.append(pd.DataFrame(table))
+    files.write_text(paths.MANIFEST, pd.concat(rows).to_csv(index=False))
+    shards_.write(paths.SET_ASIDE, [])
     files.write_json(paths.DATA_METRICS, DATA | {"manifest_sha256": files.sha256(paths.MANIFEST)})
 
 
 @pytest.fixture(autouse=True)
 def no_suspects(monkeypatch):
     """There are no weights of Xception here, by whose features labels are doubted."""
-    monkeypatch.setattr(suspects, "find", lambda p, shards, note: paths.SUSPECTS_SHEET)
+    monkeypatch.setattr(suspects, "find", lambda *_, **__: paths.SUSPECTS_SHEET)
 
 
 def train(client: mlflow.MlflowClient, name: str) -> None:
@@ -136,11 +142,11 @@ def test_a_training_leaves_its_model_its_run_and_its_figures(project):
 
 
 def test_evaluate_publishes_once_what_it_finds_twice(project, tmp_path):
-    client, test = project, shards_.Shard(paths.TEST)
+    client, test, aside = project, shards_.Shard(paths.TEST), shards_.Shard(paths.SET_ASIDE)
     models = served_.make(P, tmp_path, train=shards_.Shard(paths.TRAIN), val=shards_.Shard(paths.VAL))
-    answers = comparison.ask(models, test=test)
+    answers = comparison.ask(P, models, test=test, aside=aside)
     worse = comparison.corrupt(P, models, answers, test=test)
-    found = comparison.measure(P, models, answers, corrupted=worse, test=test)
+    found = comparison.measure(P, models, answers, corrupted=worse, test=test, aside=aside)
     assert len(worse.table) == 2 * 16
     low, high = found["cnn"]["intervals"]["robustness"]
     assert low <= found["cnn"]["robustness"] == worse.robustness("cnn") <= high
@@ -369,6 +375,6 @@ def test_a_manifest_that_was_damaged_is_told(project, monkeypatch):
     paths.MANIFEST.write_bytes(whole.replace(b"32", b"23", 1))
     try:
         with pytest.raises(UserError, match=r"manifest\.csv is not what prepare wrote: delete it and run `dvc repro`"):
-            comparison._manifest()
+            properties.manifest()
     finally:
         paths.MANIFEST.write_bytes(whole)

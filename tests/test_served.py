@@ -45,7 +45,7 @@ class Project(NamedTuple):
 def project(tmp_path_factory):
     with tracked(tmp_path_factory.mktemp("project")) as client, pytest.MonkeyPatch.context() as patch:
         # There are no weights of Xception here, by whose features labels are doubted.
-        patch.setattr(suspects, "find", lambda p, shards, note: paths.SUSPECTS_SHEET)
+        patch.setattr(suspects, "find", lambda *_, **__: paths.SUSPECTS_SHEET)
         test_publication.trained(client)
         photographs = photographed()
         test_publication.describe()
@@ -103,7 +103,7 @@ def asked(model: Classifier, shard: shards.Shard) -> asking.Asked:
 def test_a_served_form_has_its_network_its_profile_and_how_it_answers(models, name):
     model = models[name]
     found = {file.name: files.sha256(file) for file in model.folder.iterdir()}
-    assert found.keys() == {*asking.FILES, form.PROFILE}
+    assert found.keys() == {*asking.FILES, form.PROFILE, form.REFERENCE}
     chosen = model.settings
     assert chosen.digests == found
     assert chosen.model_sha256 == files.sha256(paths.model(name) / paths.MODEL_FILE)

@@ -125,8 +125,10 @@ def test_planted_wrong_labels_are_found(tmp_path):
     whole = noise(tmp_path / "train.arrow", 20, seed=1)
     doubted = np.full(20, 0.9)
     doubted[[4, 7]] = 0.2, 0.1
-    table = suspects.table([whole], doubted, classes=["cat", "dog"])
+    table = suspects.table({"train": whole}, doubted, classes=["cat", "dog"])
     assert table[["source", "label"]].to_numpy().tolist() == [["7.jpg", "dog"], ["4.jpg", "cat"]]
+    left = suspects.table({"train": whole}, doubted, classes=["cat", "dog"], decided={whole.ids[7]})
+    assert left["source"].tolist() == ["4.jpg"]
     suspects.draw(table, [whole], tmp_path / "suspects.png")
     suspects.draw(table.head(0), [whole], tmp_path / "none.png")
     assert (tmp_path / "suspects.png").stat().st_size > (tmp_path / "none.png").stat().st_size

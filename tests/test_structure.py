@@ -34,11 +34,12 @@ ROOMS = [
     "training/xception",
     "answers",
     "evaluation",
+    "feedback",
     "tracking",
     "commands",
 ]
 APART = {"training/cnn", "training/xception"}  # neither knows of the other
-NO_RESULT_FOLLOWS = {"base", "tracking", "commands"}  # so no stage depends on them
+NO_RESULT_FOLLOWS = {"base", "feedback", "tracking", "commands"}  # so no stage depends on them
 
 
 @functools.cache

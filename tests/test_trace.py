@@ -75,6 +75,12 @@ class Project:
     def links(self, reference: str = "catdog@champion") -> list[trace.Link]:
         return trace.trace(self.store.client, reference, root=self.root)
 
+    def decide(self, text: bytes, *, counted: bytes) -> None:
+        """Let the run have been made with the corrections `counted`, while the file here holds `text`."""
+        files.write_bytes(self.root / paths.CORRECTIONS, text)
+        self.tag("corrections.decisions", "1")
+        self.tag("corrections.sha256", hashlib.sha256(counted).hexdigest())
+
     def link(self, name: str) -> trace.Link:
         return next(link for link in self.links() if link.name == name)
 
@@ -238,6 +244,19 @@ def test_a_broken_link_is_named_and_the_command_fails(project, monkeypatch, caps
     assert note in said.err
     assert said.err.count("\n") == 1
     assert "broken" in said.out
+
+
+def test_the_corrections_of_a_run_are_looked_up_here_and_in_git(project):
+    first, later = b"id,decision\nfirst\n", b"id,decision\nfirst\nsecond\n"
+    project.decide(first, counted=first)
+    assert project.link("corrections").note == "data/corrections.csv here agrees (sha256)"
+    project.git("add", "data/corrections.csv")
+    decided = project.commit("first decision")
+    project.decide(later, counted=first)
+    assert project.link("corrections").note == f"data/corrections.csv of commit {decided[:12]}"
+    assert project.link("corrections").ok
+    project.decide(first, counted=later)
+    assert broken(project.links())[0].note == "data/corrections.csv was another one: in no commit, and not here"
 
 
 def test_a_dvc_lock_that_is_not_committed_yet_counts(project):

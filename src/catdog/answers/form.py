@@ -1,7 +1,7 @@
 """The served form of a trained model: what is judged, registered and asked.
 
-The `.keras` file; the same network for OpenVINO; a profile of what the model knows; and the settings, among them what
-was learnt on the validation photographs.
+The `.keras` file; the same network for OpenVINO; a profile of what the model knows; the settings, among them what was
+learnt on the validation photographs; and some of these, to tell new photographs from.
 """
 
 import sys
@@ -17,6 +17,7 @@ from catdog.base.errors import UserError, causes, first_line
 from catdog.engines import openvino, processor
 
 PROFILE = "profile.npz"
+REFERENCE = "reference.npz"  # validation photographs, for `catdog drift`; no answer needs it
 # The least and the most of each number among the settings.
 _RANGES = {
     "image_size": (1, 65_500),
@@ -83,7 +84,8 @@ def open_form(keras_file: Path, folder: Path, chosen: Settings) -> Classifier:
     """
     verify(keras_file, chosen.model_sha256)
     for name, digest in chosen.digests.items():
-        verify(folder / name, digest)
+        if name != REFERENCE:  # what opens it verifies it
+            verify(folder / name, digest)
     network, side = _network(keras_file, folder, chosen)
     profile = familiarity.load(folder / PROFILE) if PROFILE in chosen.digests else None
     return Classifier(

@@ -170,6 +170,7 @@ class Promote(_Section):
     margin: Fraction
     max_relative_time: Positive
     max_megabytes: Positive
+    max_disagreement: Fraction | None
 
 
 class Params(_Section):

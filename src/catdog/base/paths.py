@@ -6,10 +6,12 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 
 RAW = Path("data/raw")
+CORRECTIONS = Path("data/corrections.csv")
 PREPARED = Path("data/prepared")
 TRAIN = PREPARED / "train.arrow"
 VAL = PREPARED / "val.arrow"
 TEST = PREPARED / "test.arrow"
+SET_ASIDE = PREPARED / "neither.arrow"  # photographs that a person found to be of neither class
 MANIFEST = PREPARED / "manifest.csv"
 AUGMENTED = Path("data/augmented")
 AUGMENTED_TRAIN = AUGMENTED / "train.arrow"
@@ -38,6 +40,8 @@ SUSPECTS = PLOTS / "suspects.csv"
 SUSPECTS_SHEET = PLOTS / "suspects.png"
 REPORT = Path("reports/comparison.html")
 FINDINGS = Path("reports/comparison.json")
+DRIFT = Path("reports/drift.html")
+REPLAY = Path("reports/replay.png")
 
 
 def model(name: str) -> Path:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from catdog.base import dvc_files, params, paths
 from catdog.base.errors import UserError, run
-from catdog.commands import answering
+from catdog.commands import answering, feedback
 from catdog.commands.answering import CHAMPION
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ def main() -> None:
 def _command() -> None:
     """The command that was asked for. If the MLflow store fails in the middle of any, that is one line."""
     dvc_files.mend(paths.root())
-    for command in answering.COMMANDS:
+    for command in (*answering.COMMANDS, *feedback.COMMANDS):
         app.command()(command)
     try:
         app()
@@ -95,11 +95,21 @@ def promote(
     ] = None,
     why: Why = "better on the test photographs",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask the gates and change nothing.")] = False,
+    log: Annotated[
+        Path | None,
+        typer.Option(help="A folder of `catdog serve --log --keep-photographs`: ask both models about them."),
+    ] = None,
+    last: Annotated[int, typer.Option(min=1, help="How many of its photographs, the newest first.")] = 500,
 ) -> None:
-    """Make a model the champion, if it passes every gate of params.yaml (promote:)."""
+    """Make a model the champion, if it passes every gate of params.yaml (promote:).
+
+    With `--log`, candidate and champion are asked about photographs that the server was sent; those that would get
+    another label are drawn.
+    """
     from catdog.answers import inference
     from catdog.photographs import shards
     from catdog.tracking import gates, promotion, registry, store
+    from catdog.tracking import replay as replaying
 
     p = params.load()
     client = store.connect()
@@ -109,12 +119,22 @@ def promote(
         asked = inference.on_shard(test, model.network, side=model.side)
         return gates.scored(test.digest, ids=test.ids, labels=test.labels, probabilities=model.probabilities(asked))
 
-    outcome = promotion.promote(client, p=p, why=why, candidate=candidate, rescore=rescore, dry_run=dry_run)
+    def replay(champion: str, candidate: str) -> replaying.Replay:
+        assert log is not None
+        models = {"champion": registry.load(client, champion), "candidate": registry.load(client, candidate)}
+        replayed = replaying.ask(log, last=last, **models)
+        replaying.draw(replayed, paths.REPLAY)
+        return replayed
+
+    asked = {"rescore": rescore, "replay": replay if log else None}
+    outcome = promotion.promote(client, p=p, why=why, candidate=candidate, dry_run=dry_run, **asked)
     for assessment in outcome.assessments:
         table = Table("gate", "figure", "limit", "", title=assessment.candidate, title_justify="left")
         for gate in assessment.gates:
             table.add_row(gate.name, gate.figure, gate.limit, "pass" if gate.passed else "[red]fail")
         Console().print(table)
+    if log:
+        print(f"photographs that would get another label: {paths.REPLAY}")
     if not outcome.passed:
         raise UserError("no candidate passed every gate; the champion stays")
     if outcome.event:

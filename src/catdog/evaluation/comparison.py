@@ -11,15 +11,16 @@ import pandas as pd
 from catdog.answers import inference
 from catdog.answers.classifier import Judged, probability
 from catdog.base import files, params, paths
-from catdog.base.errors import UserError
 from catdog.evaluation import (
     agreement,
     calibration,
+    corrected,
     corruptions,
     difference,
     doubt,
     failures,
     plots,
+    properties,
     scoring,
     slices,
     timing,
@@ -45,6 +46,8 @@ class Answers:
         uncalibrated: the probabilities before the temperature, float64 (n,).
         evidence: what speaks for the second class by place, float32 (n, height, width).
         times: what an answer takes, as `timing.measure` has it.
+        aside: what is served for the photographs that people set aside; None: there are none.
+        features: float32 (n, k), of the frozen Xception; None where its training changed it.
     """
 
     labels: np.ndarray
@@ -53,23 +56,29 @@ class Answers:
     uncalibrated: dict[str, np.ndarray]
     evidence: dict[str, np.ndarray]
     times: dict[str, dict[str, float]]
+    aside: dict[str, Judged | None]
+    features: np.ndarray | None
 
     @property
     def probabilities(self) -> dict[str, np.ndarray]:
         return {name: each.probabilities for name, each in self.judged.items()}
 
 
-def ask(models: dict[str, Served], *, test: shards.Shard) -> Answers:
-    """Have both served forms judge the test photographs."""
-    answers = Answers(test.labels, test.ids, {}, {}, {}, {})
+def ask(p: params.Params, models: dict[str, Served], *, test: shards.Shard, aside: shards.Shard) -> Answers:
+    """Have both served forms judge the test photographs, and those that people set aside."""
+    judged, uncalibrated, evidence, times, judged_aside = {}, {}, {}, {}, {}
+    features = None
     for name, model in models.items():
         c = model.classifier
         asked = inference.on_shard(test, c.network, side=c.side, what=f"test, {name}")
-        answers.judged[name] = c.judge(asked)
-        answers.uncalibrated[name] = probability(asked.logits, 1)
-        answers.evidence[name] = asked.evidence
-        answers.times[name] = timing.measure(c, test)
-    return answers
+        judged[name] = c.judge(asked)
+        uncalibrated[name] = probability(asked.logits, 1)
+        evidence[name] = asked.evidence
+        times[name] = timing.measure(c, test)
+        judged_aside[name] = c.judge(inference.on_shard(aside, c.network, side=c.side)) if len(aside) else None
+        if name == "xception" and not p.train_xception.fine_tune_blocks:
+            features = asked.features
+    return Answers(test.labels, test.ids, judged, uncalibrated, evidence, times, judged_aside, features)
 
 
 def corrupt(
@@ -90,11 +99,15 @@ def measure(
     *,
     corrupted: corruptions.Corrupted,
     test: shards.Shard,
+    aside: shards.Shard,
 ) -> dict:
     """Each model's metrics with intervals and cost, and the difference between the two, in numbers and words."""
     e = p.evaluate
     score = partial(scoring.score, answers.labels, threshold=e.threshold)
     intervals = partial(scoring.intervals, answers.labels, **_bootstrap(p), threshold=e.threshold)
+    filed = partial(
+        corrected.as_filed, properties.manifest(), test, aside=aside, classes=p.base.classes, threshold=e.threshold
+    )
     metrics: dict = {}
     for name, model in models.items():
         trained = files.read_json(paths.train_metrics(name))
@@ -104,8 +117,8 @@ def measure(
             **_uncalibrated(score(uncalibrated)),
             "temperature": model.settings.temperature,
             "sureness": model.settings.sureness,
-            "doubt": doubt.measure(answers.labels, answers.judged[name].labels, confidence=e.confidence)
-            | corrupted.doubt(name),
+            "doubt": _doubt(answers, name, confidence=e.confidence) | corrupted.doubt(name),
+            "as_filed": filed(answers.judged[name], judged_aside=answers.aside[name]),
             "robustness": corrupted.robustness(name),
             "train_seconds": trained["seconds"],
             **answers.times[name],
@@ -165,18 +178,12 @@ def write_tables(
     for kind, by_model in tables.items():
         for name, table in by_model.items():
             files.write_text(paths.PLOTS / f"{kind}_{name}.csv", table.to_csv(index=False))
-    described = slices.describe(test, _manifest(), classes=p.base.classes)
+    described = slices.describe(test, properties.manifest(), classes=p.base.classes)
     right = {n: (each >= p.evaluate.threshold) == answers.labels for n, each in answers.probabilities.items()}
     both = {"slices": slices.table(described, right, confidence=p.evaluate.confidence), "corruptions": corrupted.table}
     for kind, table in both.items():
         files.write_text(paths.PLOTS / f"{kind}.csv", table.to_csv(index=False))
     return tables | {kind: {"both": table} for kind, table in both.items()}
-
-
-def _manifest() -> pd.DataFrame:
-    if files.sha256(paths.MANIFEST) != files.read_json(paths.DATA_METRICS)["manifest_sha256"]:
-        raise UserError(f"{paths.MANIFEST} is not what prepare wrote: delete it and run `dvc repro`")
-    return pd.read_csv(paths.MANIFEST)
 
 
 def draw(
@@ -231,11 +238,18 @@ def _numbers(values: dict) -> dict:
     for key, value in values.items():
         if isinstance(value, dict) and "difference" in value:
             kept[key] = {"difference": value["difference"]}
-        elif key in ("doubt", "agreement"):
+        elif key in ("doubt", "agreement", "as_filed"):
             kept |= {f"{key}_{name}": number for name, number in _numbers(value).items()}
         elif isinstance(value, int | float):
             kept[key] = value
     return kept
+
+
+def _doubt(answers: Answers, name: str, *, confidence: float) -> dict[str, Any]:
+    of_test = doubt.measure(answers.labels, answers.judged[name].labels, confidence=confidence)
+    of_aside = corrected.neither(answers.aside[name], confidence=confidence)
+    intervals = {"intervals": of_test["intervals"] | of_aside.get("intervals", {})}
+    return of_test | of_aside | intervals
 
 
 def _uncalibrated(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def render(
         splits=report_tables.splits(data["counts"], classes),
         sizes=report_tables.sizes(data.get("sizes", {}), classes),
         source=report_tables.source(data["source"]),
-        pictures={key: _embedded(picture) for key, picture in pictures.items() if picture.is_file()},
+        pictures={key: embedded(picture) for key, picture in pictures.items() if picture.is_file()},
         lineage=lineage,
         params=params,
     )
@@ -90,7 +90,7 @@ def _sureness(metrics: dict, knobs: dict) -> str:
     return f"a class needs a probability of {percent(metrics['sureness'])} for {told} ({certain})."
 
 
-def _embedded(picture: Path) -> str:
+def embedded(picture: Path) -> str:
     """A picture as WebP in base64: photographs at a third of the size, plots no larger and without loss."""
     with Image.open(picture) as image:
         photographs = image.mode == "P"  # contact sheets have a palette, plots have none

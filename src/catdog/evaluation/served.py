@@ -11,7 +11,7 @@ from catdog.answers.asking import Network
 from catdog.answers.classifier import Classifier, probability
 from catdog.base import files, params, paths
 from catdog.engines import openvino
-from catdog.evaluation import calibration, doubt
+from catdog.evaluation import calibration, doubt, properties, reference
 from catdog.photographs.shards import Shard
 from catdog.pictures.style import NAMES
 from catdog.training.loop import precision
@@ -39,12 +39,13 @@ def make(p: params.Params, folder: Path, *, train: Shard, val: Shard) -> dict[st
     """The served form of both models, in folders of `folder`.
 
     Raises:
-        UserError: a model file is missing, or is none of this project.
+        UserError: a model file is missing, or is none of this project; prepare's manifest was changed.
     """
-    return {name: _make(p, name, folder / name, train=train, val=val) for name in NAMES}
+    measured = properties.of_rows(val, val.sample(reference.MOST), properties.manifest())
+    return {name: _make(p, name, folder / name, train=train, val=val, measured=measured) for name in NAMES}
 
 
-def _make(p: params.Params, name: str, folder: Path, *, train: Shard, val: Shard) -> Served:
+def _make(p: params.Params, name: str, folder: Path, *, train: Shard, val: Shard, measured: np.ndarray) -> Served:
     keras_file = paths.model(name) / paths.MODEL_FILE
     model = form.read(keras_file)
     in_keras = asking.by_keras(model)
@@ -55,8 +56,10 @@ def _make(p: params.Params, name: str, folder: Path, *, train: Shard, val: Shard
         network = asking.by_openvino(folder, bfloat16=bfloat16)
     else:
         network, bfloat16 = in_keras, False
-    learnt = _learn(p, _knowledge(p, name, model, network, train=train, val=val), train=train, val=val)
+    known = _knowledge(p, name, model, network, train=train, val=val)
+    learnt = _learn(p, known, train=train, val=val)
     learnt.profile.save(folder / form.PROFILE)
+    _reference(p, known, learnt, val=val, measured=measured).save(folder / form.REFERENCE)
     settings = form.Settings(
         classes=(p.base.classes[0], p.base.classes[1]),
         image_size=p.prepare.image_size,
@@ -122,3 +125,18 @@ def _learn(p: params.Params, known: _Knowledge, *, train: Shard, val: Shard) -> 
         sure = doubt.sureness(probabilities, threshold=e.threshold)
         sureness = doubt.level(sure[familiar], right[familiar], accuracy=e.answer_accuracy, confidence=e.confidence)
     return _Learnt(temperature, sureness, profile)
+
+
+def _reference(
+    p: params.Params, known: _Knowledge, learnt: _Learnt, *, val: Shard, measured: np.ndarray
+) -> reference.Reference:
+    rows = val.sample(reference.MOST)
+    return reference.make(
+        val,
+        rows,
+        measured,
+        features=known.val[rows],
+        probabilities=probability(known.logits[rows], learnt.temperature),
+        familiarity=learnt.profile.familiarity(known.val[rows]),
+        threshold=p.evaluate.threshold,
+    )

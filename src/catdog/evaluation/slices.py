@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
-from catdog.evaluation import scoring
+from catdog.evaluation import properties, scoring
 from catdog.photographs import photos
 from catdog.photographs.shards import Shard
 from catdog.pictures import style
@@ -23,12 +22,12 @@ def describe(shard: Shard, manifest: pd.DataFrame, *, classes: list[str]) -> pd.
     Args:
         manifest: columns id, width and height (of the file, pixels), a row for every file that was met.
     """
-    sizes = manifest.drop_duplicates("id").set_index("id").loc[shard.ids, ["width", "height"]]
+    sizes = properties.sizes(manifest, shard.ids)
     aspect = (sizes["width"] / sizes["height"]).to_numpy()
     short = sizes.min(axis=1).to_numpy()
-    pixels = np.stack([photos.pixels(shard.jpeg(index), _SIDE) for index in range(len(shard))])
-    light = np.array([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean() for image in pixels])
-    colour = np.ptp(pixels.astype(np.float32), axis=3).mean(axis=(1, 2))
+    pixels = [photos.pixels(shard.jpeg(index), _SIDE) for index in range(len(shard))]
+    light = np.array([properties.light(image) for image in pixels])
+    colour = np.array([properties.colour(image) for image in pixels])
     return pd.DataFrame(
         {
             "class": pd.Categorical(np.array(classes)[shard.labels], classes),

@@ -78,7 +78,7 @@ def near_duplicates(findings: list[Finding], pixels: Shard, *, classes: list[str
             break
         names = [classes[f.label or 0] for f in shown]
         captions = [
-            f"{sheets.tail(f.source)}\n{name}, {f.split or 'set aside'}\n{_size(f)}"
+            f"{sheets.tail(f.source)}\n{name}, {'set aside' if f.reason else f.split}\n{_size(f)}"
             for f, name in zip(shown, names, strict=True)
         ]
         heading = f"{' and '.join(dict.fromkeys(names))}\n{_count(len(shown), len(group), 'photographs')}"

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from catdog.preparation import fingerprints, inspection, neighbours
+from catdog.preparation import corrections, fingerprints, inspection, neighbours
 from catdog.preparation.inspection import Finding
 
 
@@ -15,7 +15,8 @@ def resolve(findings: list[Finding], *, spool: Path, classes: list[str], likenes
 
     Of files with the same bytes, the first by source is kept. Near copies are all kept, in one group. A group depends
     on its own photographs alone, not on others, their order, or the number of workers. Of a photograph filed under both
-    classes nobody knows which is right: all its copies are refused, and keep their group, by which to find them.
+    classes nobody knows which is right: all its copies are refused, and keep their group, by which to find them. So do
+    those that a person found to be of neither class.
 
     Args:
         spool: as `inspection.spool` wrote it.
@@ -29,13 +30,14 @@ def resolve(findings: list[Finding], *, spool: Path, classes: list[str], likenes
     photographs = [copies[id][0] for id in sorted(copies)]
     for same in copies.values():
         _resolve_same_bytes(same)
+        corrections.set_aside(same[0])
     families = _families(photographs, spool, likeness) if photographs and likeness < 1 else [[p] for p in photographs]
     for family in families:
         _resolve_near_copies([copy for photograph in family for copy in copies[photograph.id]], classes)
 
 
 def _resolve_same_bytes(same: list[Finding]) -> None:
-    if len({finding.label for finding in same}) > 1:
+    if len({finding.label for finding in same}) > 1 and same[0].decision != corrections.NEITHER:
         for finding in same:
             others = ", ".join(other.source for other in same if other is not finding)
             finding.reason = f"conflicting labels: same bytes as {others}"
@@ -46,10 +48,11 @@ def _resolve_same_bytes(same: list[Finding]) -> None:
 
 def _resolve_near_copies(family: list[Finding], classes: list[str]) -> None:
     group = min(finding.id for finding in family)
-    conflict = len({finding.label for finding in family}) > 1
+    counted = [finding for finding in family if finding.decision != corrections.NEITHER]
+    conflict = len({finding.label for finding in counted}) > 1
     for finding in family:
         if conflict and not finding.reason:
-            other = min((f for f in family if f.label != finding.label), key=lambda f: f.source)
+            other = min((f for f in counted if f.label != finding.label), key=lambda f: f.source)
             finding.reason = f"conflicting labels: looks like {other.source} ({classes[other.label or 0]})"
         finding.group = "" if finding.reason.startswith("duplicate") else group
 

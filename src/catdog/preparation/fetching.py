@@ -50,7 +50,7 @@ def ensure(source: str, raw: Path, *, classes: list[str], drawings: int, seed: i
             staging.link_files(original, raw, sources.visible(original))
             if (original / sources.RECORD).exists():
                 shutil.copy2(original / sources.RECORD, raw / sources.RECORD)
-        is_empty = not sources.visible(raw)
+        is_empty = not sources.brought(raw)
         record = sources.read_record(raw)
     if is_empty:
         fetch(source, raw, classes=classes, drawings=drawings, seed=seed)

@@ -31,6 +31,8 @@ class Finding:
         id: sha256 of its bytes, in hex; empty if they can't be read.
         width, height, format: as in the file, upright.
         jpeg, fingerprint: the standard form, and `fingerprints.RECORD` as bytes; only until they are spooled.
+        filed: the class by its folder, where a person decided on another.
+        decision, by: what a person decided, and who; see `corrections`.
         reason: why it is refused; empty if it is kept.
         spooled: its row in the spool, or -1.
         group, split: set once all files are known.
@@ -44,6 +46,9 @@ class Finding:
     format: str = ""
     jpeg: bytes | None = None
     fingerprint: bytes | None = None
+    filed: int | None = None
+    decision: str = ""
+    by: str = ""
     reason: str = ""
     spooled: int = -1
     group: str = ""
@@ -103,10 +108,10 @@ def _beside(path: Path) -> Path:
     return path.with_suffix(".fingerprints")
 
 
-def unspool(findings: list[Finding], path: Path, split: str) -> Iterator[shards.Row]:
-    """The rows of one split, by id, so that any part of a shard is a fair sample of both classes."""
+def unspool(findings: list[Finding], path: Path) -> Iterator[shards.Row]:
+    """The rows of `findings`, by id, so that any part of a shard is a fair sample of both classes."""
     pixels = shards.Shard(path)
-    for f in sorted((f for f in findings if f.split == split), key=lambda f: f.id):
+    for f in sorted(findings, key=lambda f: f.id):
         yield shards.Row(f.id, f.source, int(f.label or 0), pixels.jpeg(f.spooled), f.group)
 
 

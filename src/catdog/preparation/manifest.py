@@ -11,14 +11,19 @@ from catdog.base.errors import UserError
 from catdog.preparation.inspection import Finding
 from catdog.preparation.splits import SPLITS, split_of
 
-COLUMNS = ["id", "source", "label", "width", "height", "format", "split", "group", "reason"]
+COLUMNS = ["id", "source", "label", "width", "height", "format", "split", "group", "reason", "filed", "decision", "by"]
 
 
 def table(findings: list[Finding], *, classes: list[str]) -> pd.DataFrame:
-    """The manifest: COLUMNS, and a row for each finding; missing sizes are NA, other missing values empty."""
+    """The manifest: COLUMNS, and a row for each finding; missing sizes are NA, other missing values empty.
+
+    `label` is what counts; `filed` is the class by the folder, `decision` and `by` what a person said of that.
+    """
     rows = [[getattr(finding, column) for column in COLUMNS] for finding in findings]
     frame = pd.DataFrame(rows, columns=COLUMNS).astype({"width": "Int64", "height": "Int64"})
-    return frame.assign(label=["" if finding.label is None else classes[finding.label] for finding in findings])
+    labels = ["" if finding.label is None else classes[finding.label] for finding in findings]
+    filed = [label if f.filed is None else classes[f.filed] for f, label in zip(findings, labels, strict=True)]
+    return frame.assign(label=labels, filed=filed)
 
 
 def counts(manifest: pd.DataFrame, *, classes: list[str], seed: int, val_fraction: float, test_fraction: float) -> dict:
@@ -45,7 +50,7 @@ def counts(manifest: pd.DataFrame, *, classes: list[str], seed: int, val_fractio
         "counts": {split: {name: by_split[split, name] for name in classes} for split in SPLITS},
         "reasons": dict(sorted(Counter(categories).items())),
         "groups": _groups(kept, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
-        | {"set_aside": manifest.loc[(manifest["reason"] != "") & (manifest["group"] != ""), "group"].nunique()},
+        | {"set_aside": manifest.loc[manifest["reason"].str.startswith("conflicting"), "group"].nunique()},
     }
 
 

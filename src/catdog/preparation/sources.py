@@ -15,6 +15,7 @@ from catdog.base.names import forms, plain
 from catdog.preparation.archives import ARCHIVE, File, foreign, hidden, members, printable
 
 README, RECORD = "README.md", "source.json"
+REVIEWED = "reviewed"  # a folder: photographs that served answers were about, and a person decided on
 
 
 def list_files(folder: Path, classes: list[str], *, where: str = "") -> list[File]:
@@ -32,7 +33,7 @@ def list_files(folder: Path, classes: list[str], *, where: str = "") -> list[Fil
     """
     where = where or str(folder)
     label = functools.cache(lambda parent: _label(parent, classes))
-    listed = [replace(file, label=label(_folder(file))) for file in _files(folder)]
+    listed = [replace(file, label=label(_folder(file))) for file in _files(folder, visible(folder))]
     listed.sort(key=lambda file: file.source)
     names = " and ".join(classes)
     if not listed:
@@ -65,14 +66,15 @@ def describe(raw: Path) -> dict:
 
     `kind` is `drawn`, `petimages`, `filtered`, `folder`, `zip` or `tar` as long as everything is as `fetch` left it,
     which is found out by hashing it; else it is `own`. The sha256 is that of the archive, or for loose files that of
-    the lines `<sha256>  <path>`, by path.
+    the lines `<sha256>  <path>`, by path. What review added to them is not counted.
     """
     record = read_record(raw)
     if is_unchanged(raw, record):
         return {key: record[key] for key in ("kind", "address", "path", "size", "sha256", "files") if key in record}
-    size, sha256 = _digest_all(raw, visible(raw))
+    names = brought(raw)
+    size, sha256 = _digest_all(raw, names)
     path = "/".join(raw.absolute().parts[-2:])
-    return {"kind": "own", "path": path, "size": size, "sha256": sha256, "files": sum(1 for _ in _files(raw))}
+    return {"kind": "own", "path": path, "size": size, "sha256": sha256, "files": sum(1 for _ in _files(raw, names))}
 
 
 def read_record(raw: Path) -> dict:
@@ -88,7 +90,7 @@ def read_record(raw: Path) -> dict:
 
 def is_unchanged(raw: Path, record: dict) -> bool:
     """Whether `raw` holds just what `record` says, hashed anew."""
-    if not record or record["contents"] != visible(raw):
+    if not record or record["contents"] != brought(raw):
         return False
     return digest(raw / item_of(record)) == (record["size"], record["sha256"])
 
@@ -123,13 +125,18 @@ def item_of(record: dict) -> str:
     return record["contents"][0].split("/")[0] if record.get("contents") else ""
 
 
-def _files(folder: Path) -> Iterator[File]:
-    for name in visible(folder):
+def _files(folder: Path, names: list[str]) -> Iterator[File]:
+    for name in names:
         path = folder / name
         if ARCHIVE.search(name):
             yield from members(path, printable(name))
         else:
             yield File(printable(name), None, None, str(path), problem=foreign(name))
+
+
+def brought(raw: Path) -> list[str]:
+    """What of `visible` a person or a fetch brought, and not review."""
+    return [name for name in visible(raw) if not name.startswith(f"{REVIEWED}/")]
 
 
 def visible(folder: Path, *, follow_links: bool = False) -> list[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 
+from catdog.preparation import corrections
 from catdog.preparation.inspection import Finding
 
 SPLITS = ("train", "val", "test")
@@ -23,7 +24,7 @@ def split_of(group: str, *, seed: int, val_fraction: float, test_fraction: float
 
 
 def assign(findings: list[Finding], *, seed: int, val_fraction: float, test_fraction: float) -> None:
-    """Set the split of every photograph that is kept."""
+    """Set the split of every photograph that is kept, and the one that those set aside would be in."""
     for finding in findings:
-        if not finding.reason:
+        if not finding.reason or corrections.is_set_aside(finding):
             finding.split = split_of(finding.group, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)

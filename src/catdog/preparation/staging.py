@@ -10,7 +10,7 @@ from pathlib import Path
 from catdog.base import files
 from catdog.base.errors import UserError
 from catdog.base.progress import track
-from catdog.preparation.sources import RECORD, item_of, read_record, visible
+from catdog.preparation.sources import RECORD, brought, item_of, read_record, visible
 
 _WORK = ".fetch"
 
@@ -98,7 +98,7 @@ def _remove_if_empty(folder: Path) -> None:
 def own_files(raw: Path) -> list[str]:
     """The files in `raw` that no fetch brought."""
     fetched = set(read_record(raw).get("contents", ()))
-    return [name for name in visible(raw) if name not in fetched]
+    return [name for name in brought(raw) if name not in fetched]
 
 
 def link_file(original: Path, target: Path) -> None:

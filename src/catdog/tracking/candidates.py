@@ -14,8 +14,10 @@ from catdog.base import params
 from catdog.base.errors import UserError
 from catdog.evaluation import scoring
 from catdog.tracking import deployments, gates, served_form, versions
+from catdog.tracking import replay as replay_
 from catdog.tracking.gates import Contender, Gate, Scored
 from catdog.tracking.registry import PREDICTIONS
+from catdog.tracking.replay import Replay
 from catdog.tracking.versions import NAMES
 
 
@@ -79,11 +81,13 @@ def assess(
     *,
     p: params.Params,
     rescore: Callable[[str], Scored] | None,
+    replay: Callable[[str, str], Replay] | None = None,
 ) -> Assessment:
     """Ask every gate about `version`.
 
     Args:
         rescore: scores the model at a URI on the present test photographs; called for a champion scored on others.
+        replay: asks the models at two URIs, champion and candidate, about photographs that were served.
 
     Raises:
         UserError: it was never evaluated.
@@ -104,7 +108,12 @@ def assess(
         other = _contender(champion, theirs or nothing, p.evaluate.threshold)
     candidate = _contender(version, ours, p.evaluate.threshold)
     judged = gates.judge(candidate, other, limits=p.promote, evaluate=p.evaluate, seed=p.base.seed)
-    return Assessment(versions.name(version), [_intact(version), *judged])
+    intact = _intact(version)
+    limit = p.promote.max_disagreement
+    if champion is not None and (replay or limit is not None):
+        replayed = replay(versions.uri(champion), versions.uri(version)) if replay and intact.passed else None
+        judged.append(replay_.gate(replayed, limit=limit))
+    return Assessment(versions.name(version), [intact, *judged])
 
 
 def _contender(version: ModelVersion, scored: Scored, threshold: float) -> Contender:

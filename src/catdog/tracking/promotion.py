@@ -13,6 +13,7 @@ from catdog.tracking import candidates, deployments, lost, registry, served_form
 from catdog.tracking.candidates import Assessment
 from catdog.tracking.deployments import CHAMPION, PREVIOUS, SERVED, Event
 from catdog.tracking.gates import Scored
+from catdog.tracking.replay import Replay
 
 CHALLENGER = "challenger"
 _MAX_WHY = 1000
@@ -45,6 +46,7 @@ def promote(
     why: str,
     candidate: str | None = None,
     rescore: Callable[[str], Scored] | None = None,
+    replay: Callable[[str, str], Replay] | None = None,
     dry_run: bool = False,
 ) -> Promotion:
     """Make the best new model champion if it passes every gate.
@@ -54,6 +56,7 @@ def promote(
 
     Args:
         rescore: scores the model at a URI on the present test photographs; called for a champion scored on others.
+        replay: asks the models at two URIs, champion and candidate, about photographs that were served.
         dry_run: judge, and change nothing.
 
     Raises:
@@ -68,7 +71,7 @@ def promote(
         champion = _comparable(client, current)
         assessments: list[Assessment] = []
         for version in candidates.of(client, wanted=candidate, champion=champion, current=current):
-            assessment = candidates.assess(client, version, champion, p=p, rescore=rescore)
+            assessment = candidates.assess(client, version, champion, p=p, rescore=rescore, replay=replay)
             assessments.append(assessment)
             if not dry_run:
                 candidates.note_gates(client, version, assessment)

@@ -2,6 +2,7 @@
 again where they are on this machine.
 """
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def code_and_data(tags: dict[str, str], root: Path) -> list[Link]:
         _commit(commit, tags.get("git.dirty") == "True", root),
         *_digests(digests, record, commit=commit, root=root),
         _source(tags, record, root),
+        *_corrections(tags, root),
     ]
 
 
@@ -107,6 +109,23 @@ def _source(tags: dict[str, str], record: str | None, root: Path) -> Link:
         return Link("source", value, False, f"{paths.DATA_METRICS} of that time names another source")
     ok, note = _raw(sha256, root)
     return Link("source", value, ok, f"in {paths.DATA_METRICS} of that time; {note}" if ok else note)
+
+
+def _corrections(tags: dict[str, str], root: Path) -> list[Link]:
+    # What people had decided about the photographs when the run began, if anything.
+    count, sha256 = tags.get("corrections.decisions", "0"), tags.get("corrections.sha256", "")
+    if count == "0":
+        return []
+    value, path = f"{count} decisions, sha256 {sha256[:12]}", paths.CORRECTIONS.as_posix()
+    file = root / path
+    if file.is_file() and files.sha256(file) == sha256:
+        return [Link("corrections", value, True, f"{path} here agrees (sha256)")]
+    log = run_git("log", "--all", "--format=%H", f"--max-count={_COMMITS}", "--", path, root=root) or ""
+    for commit in log.split():
+        shown = subprocess.run(["git", "show", f"{commit}:./{path}"], cwd=root, capture_output=True, check=False)
+        if hashlib.sha256(shown.stdout).hexdigest() == sha256:
+            return [Link("corrections", value, True, f"{path} of commit {commit[:12]}")]
+    return [Link("corrections", value, False, f"{path} was another one: in no commit, and not here")]
 
 
 def _raw(sha256: str, root: Path) -> tuple[bool, str]:

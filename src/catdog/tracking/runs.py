@@ -176,7 +176,8 @@ def _begin(
     noted |= {_START: uuid.uuid4().hex, "experiment_id": experiment}
     files.write_json(note, noted)
     source = {f"source.{key}": str(value) for key, value in data["source"].items() if value is not None}
-    tags = {**lineage.tags(inputs), **source, "model": name, "mlflow.runColor": _COLOURS[name]}
+    corrections = {f"corrections.{key}": str(value) for key, value in data.get("corrections", {}).items()}
+    tags = {**lineage.tags(inputs), **source, **corrections, "model": name, "mlflow.runColor": _COLOURS[name]}
     if parent:
         tags[MLFLOW_PARENT_RUN_ID] = parent.info.run_id
     run_id = _create_run(client, name, noted, tags)

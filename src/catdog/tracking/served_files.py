@@ -67,6 +67,19 @@ def keras_file(fetched: Path) -> Path:
     return _parts(fetched)[0]
 
 
+def reference_file(fetched: Path) -> Path | None:
+    """The file of validation photographs in a folder that `check` has passed; earlier releases kept none.
+
+    Raises:
+        UserError: it is not the one that was logged.
+    """
+    _, folder, settings = _parts(fetched)
+    if form.REFERENCE not in settings.digests:
+        return None
+    form.verify(folder / form.REFERENCE, settings.digests[form.REFERENCE])
+    return folder / form.REFERENCE
+
+
 def version(fetched: Path) -> str:
     """Such as catdog/3, of a fetched model; the id of a logged model that was not fetched as a version."""
     meta = fetched / META

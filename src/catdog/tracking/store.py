@@ -138,7 +138,11 @@ def experiment(client: mlflow.MlflowClient, data: dict) -> str:
         data: metrics/data.json.
     """
     name = EXPERIMENT_OF_DRAWINGS if data["source"]["kind"] == "drawn" else EXPERIMENT
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", name)
+    return named_experiment(client, os.environ.get("MLFLOW_EXPERIMENT_NAME", name))
+
+
+def named_experiment(client: mlflow.MlflowClient, name: str) -> str:
+    """The id of the experiment of this name; created if it does not exist."""
     existing = client.get_experiment_by_name(name)
     if existing and existing.lifecycle_stage == "deleted":
         raise UserError(f"the MLflow experiment {name} is deleted: restore it with `mlflow experiments restore`")
