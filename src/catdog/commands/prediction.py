@@ -43,11 +43,10 @@ class Prediction(NamedTuple):
 def predict(paths: Iterable[Path], *, model: Classifier, threshold: float | None = None) -> Iterator[Prediction]:
     """A row for every file of `paths` (files, folders, archives), in that order; a bad one gets the reason why.
 
-    Links to folders are followed, but not to one that is read already, or that the link is in: that gets a row.
     Files are read and decoded on threads while the model computes. Only a few batches of photographs are in memory.
     `threshold` replaces the model's own.
     """
-    inputs = [file for path in paths for file in _files(path)]
+    inputs = listed(paths)
     unanswered: deque[tuple[archives.File, str]] = deque()  # with the problem, if there is one
 
     def decode(file: archives.File) -> np.ndarray | str:
@@ -128,6 +127,14 @@ def _write_parquet(rows: Iterable[Prediction], path: Path) -> None:
         for chunk in parallel.chunks(rows, 4096):
             columns = [pa.array(c, f.type) for c, f in zip(zip(*chunk, strict=True), schema, strict=True)]
             writer.write_batch(pa.record_batch(columns, schema=schema))
+
+
+def listed(paths: Iterable[Path]) -> list[archives.File]:
+    """Every file of `paths` (files, folders, archives), in that order; of one that can't be read it has the problem.
+
+    Links to folders are followed, but not to one that is read already, or that the link is in: that is a problem too.
+    """
+    return [file for path in paths for file in _files(path)]
 
 
 def _files(path: Path) -> Iterator[archives.File]:
