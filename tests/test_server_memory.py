@@ -22,7 +22,8 @@ from served_fixtures import brightness, random_profile
 from starlette.testclient import TestClient
 from test_serving import PHOTOGRAPHS, ask, digests, encoded, running, store  # noqa: F401
 
-from catdog.commands import feedback_route, scoring_server
+from catdog.base.errors import UserError
+from catdog.commands import answering, feedback_route, scoring_server
 from catdog.feedback import log_files, request_log
 from catdog.feedback.log_writer import Writer
 from catdog.tracking import serving
@@ -275,6 +276,12 @@ def test_feedback_on_a_full_disk_is_told_to_come_again(server, log, monkeypatch)
     assert say(server, answer["id"], "cat")[0] == 200
 
 
+def test_an_answer_that_the_log_has_not_got_yet_is_no_unknown_one(server, log, monkeypatch):
+    monkeypatch.setattr(log, "flush", lambda seconds: False)
+    status, said = say(server, "0" * 32, "cat")
+    assert (status, said["message"]) == (503, "this was not kept (the log has not caught up): send it again later")
+
+
 def test_many_clients_at_once_say_what_they_say(server, log):
     given = answers(server, *PHOTOGRAPHS[:12])
 
@@ -337,6 +344,11 @@ def test_a_signal_under_load_takes_the_last_lines_at_most(store, version, tmp_pa
     assert [id for id in sure if id not in entries] == []
     assert all(entries[id].probability == known[id][1]["probability"] for id in sure)
     assert {path.name for path in log.glob("photographs/*/*")} >= {entry.sha256 for entry in entries.values()}
+
+
+def test_photographs_are_kept_in_a_log_alone():
+    with pytest.raises(UserError, match="--keep-photographs needs --log DIR"):
+        answering.serve(keep_photographs=True)
 
 
 @pytest.mark.slow
