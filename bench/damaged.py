@@ -22,7 +22,7 @@ import numpy as np
 
 from catdog.answers.classifier import Classifier
 from catdog.base import errors, files, params, paths
-from catdog.evaluation import comparison, served, slices
+from catdog.evaluation import properties, served, slices
 from catdog.photographs.shards import Shard
 from catdog.tracking import backup, opening, restore, store, versions
 from catdog.training.cnn import recipe
@@ -126,7 +126,7 @@ def _rows(path: Path) -> str:
 
 def _described(p: params.Params) -> str:
     """As evaluate takes the manifest."""
-    return slices.describe(Shard(paths.TEST), comparison._manifest(), classes=p.base.classes).to_csv()
+    return slices.describe(Shard(paths.TEST), properties.manifest(), classes=p.base.classes).to_csv()
 
 
 def _features(p: params.Params) -> Callable[[Path], str]:

@@ -21,7 +21,7 @@ from catdog.answers.classifier import Classifier, decide, probability
 from catdog.base import files, paths
 from catdog.commands import prediction
 from catdog.engines import openvino
-from catdog.evaluation import agreement, calibration, doubt, served, suspects, timing
+from catdog.evaluation import agreement, calibration, doubt, properties, reference, served, suspects, timing
 from catdog.photographs import photos, shards
 from catdog.pictures.style import NAMES
 from catdog.tracking import opening, versions
@@ -118,6 +118,25 @@ def test_a_served_form_has_its_network_its_profile_and_how_it_answers(models, na
     assert set(profile.ids) == set(shards.Shard(paths.TRAIN).ids)
     assert len(profile.closeness) == 20
     assert (model.folder / form.PROFILE).stat().st_size < familiarity.MOST_BYTES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_keeps_what_it_says_of_validation_photographs(models, name):
+    model, val = models[name], shards.Shard(paths.VAL)
+    kept = reference.load(model.folder / form.REFERENCE)
+    assert kept.ids.tolist() == sorted(val.ids)
+    rows = val.sample(len(val))
+    said = asked(model.classifier, val)
+    judged = model.classifier.judge(said)
+    # Xception's features are those of its training, in batches of other sizes.
+    assert kept.probabilities == pytest.approx(judged.probabilities[rows], abs=0.01)
+    assert kept.familiarity == pytest.approx(judged.familiarity[rows], abs=0.11)
+    assert kept.right.tolist() == ((kept.probabilities >= P.evaluate.threshold) == val.labels[rows]).tolist()
+    alike = np.sum(kept.directions.astype(float) * reference.directions(said.features[rows]), axis=1)
+    assert alike == pytest.approx(1, abs=0.01)
+    light = [properties.light(photos.decode(val.jpeg(row))) for row in rows]
+    assert kept.properties[:, 0] == pytest.approx(light, abs=2)
+    assert (kept.properties[:, 4:] == (32, 1)).all()
 
 
 def test_made_twice_it_is_the_same_to_the_last_byte(models, tmp_path):
