@@ -94,7 +94,9 @@ class Store:
             index, self.used = self.used, self.used + 1
         model_id, run_id = self.models[index]
         evaluation = self.client.create_run(self.experiment)
-        frame = pd.DataFrame({"id": [f"{i:03}" for i in range(len(LABELS))], "label": LABELS, model: probabilities})
+        frame = pd.DataFrame(
+            {"id": [f"{i:03}" for i in range(len(LABELS))], "label": LABELS.astype(np.int8), model: probabilities}
+        )
         file = Path("predictions.parquet")
         frame.to_parquet(file)
         self.client.log_artifact(evaluation.info.run_id, str(file))

@@ -15,7 +15,7 @@ from catdog.commands import cli
 from catdog.tracking import opening
 
 COMMANDS = ["fetch", "compare", "promote", "rollback", "history", "trace", "predict", "ui", "serve", "demo"]
-COMMANDS += ["export", "backup", "restore"]
+COMMANDS += ["export", "backup", "restore", "review", "drift"]
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_params_that_are_wrong_are_told(catdog, project):
     assert_told(catdog("promote"), "params.yaml: promote.min_accuracy should be a valid number")
 
 
-@pytest.mark.parametrize("command", ["ui", "serve", "demo"])
+@pytest.mark.parametrize("command", ["ui", "serve", "demo", "review"])
 def test_a_port_in_use_is_told(catdog, project, command):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -126,8 +126,15 @@ def promote(
         replaying.draw(replayed, paths.REPLAY)
         return replayed
 
-    asked = {"rescore": rescore, "replay": replay if log else None}
-    outcome = promotion.promote(client, p=p, why=why, candidate=candidate, dry_run=dry_run, **asked)
+    outcome = promotion.promote(
+        client,
+        p=p,
+        why=why,
+        candidate=candidate,
+        rescore=rescore,
+        replay=replay if log else None,
+        dry_run=dry_run,
+    )
     for assessment in outcome.assessments:
         table = Table("gate", "figure", "limit", "", title=assessment.candidate, title_justify="left")
         for gate in assessment.gates:

@@ -97,8 +97,8 @@ def _decision(path: Path, line: int, row: dict[str, str], words: dict[str, str])
         expected = f"{', '.join(classes)}, {NEITHER} or {AS_FILED}"
         problem = f"the decision should be {expected}. Received: {_shown(word)}"
         raise UserError(f"{path}, line {line}: {problem}")
-    others = (printable(row.get(column, "")) for column in ("by", "when", "why", "collection"))
-    return Decision(identity, decision, *others, line)
+    by, when, why, collection = (printable(row.get(column, "")) for column in ("by", "when", "why", "collection"))
+    return Decision(identity, decision, by, when, why, collection, line)
 
 
 def _shown(text: str) -> str:
@@ -112,10 +112,10 @@ def apply(findings: list[Finding], decisions: dict[str, Decision], *, classes: l
         UserError: a photograph that was decided on is not among them; it names the line of `path`.
     """
     known = {finding.id for finding in findings}
-    for decision in decisions.values():
-        if decision.id not in known and not decision.collection:
+    for each in decisions.values():
+        if each.id not in known and not each.collection:
             raise UserError(
-                f"{path}, line {decision.line}: no photograph here has the id {decision.id[:12]}...: remove the line, "
+                f"{path}, line {each.line}: no photograph here has the id {each.id[:12]}...: remove the line, "
                 "or name, in a column `collection`, the photographs that it is about"
             )
     for finding in findings:

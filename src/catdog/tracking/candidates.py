@@ -142,10 +142,12 @@ def _scored(client: MlflowClient, version: ModelVersion) -> Scored | None:
         with tempfile.TemporaryDirectory() as folder:
             path = client.download_artifacts(run_id, PREDICTIONS, folder)
             frame = pd.read_parquet(path, page_checksum_verification=True)
-        frame = frame[["id", "label", column]].rename(columns={column: "probability"})
+        ids, labels, probabilities = (frame[name].to_numpy() for name in ("id", "label", column))
     except (MlflowException, OSError, KeyError):
         return None
-    return Scored(version.tags.get("test_digest", ""), frame)
+    return gates.scored(
+        version.tags.get("test_digest", ""), ids=ids.tolist(), labels=labels, probabilities=probabilities
+    )
 
 
 def _intact(version: ModelVersion) -> Gate:

@@ -64,10 +64,8 @@ def ask(log: Path, *, last: int, champion: Classifier, candidate: Classifier) ->
         raise UserError(
             f"{log} kept no photographs: serve with --log {log} --keep-photographs, or promote without --log"
         )
-    answers = (
-        list(_answers(model, photographs, what)) for model, what in ((champion, "champion"), (candidate, "candidate"))
-    )
-    return Replay(photographs, *answers, classes=champion.classes)
+    old = [*_answers(champion, photographs, "champion")]
+    return Replay(photographs, old, [*_answers(candidate, photographs, "candidate")], champion.classes)
 
 
 def _answers(model: Classifier, photographs: list[Path], what: str) -> Iterator[Answer]:
