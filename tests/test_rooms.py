@@ -23,6 +23,7 @@ DUE = {
     "training/xception": ["train_xception", "evaluate"],
     "answers": ["evaluate"],
     "evaluation": ["evaluate"],
+    "feedback": [],
     "tracking": [],
     "commands": [],
 }
@@ -47,6 +48,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(REPOSITORY / ".dvcignore", folder / ".dvcignore")
     (folder / "data/raw/cat").mkdir(parents=True)
     (folder / "data/raw/cat/1.jpg").write_bytes(b"photograph")
+    shutil.copy(REPOSITORY / "data/corrections.csv", folder / "data/corrections.csv")
     missing = dvc(folder, "stage", "list", "--name-only").split()
     assert missing == ALL
     for path in outputs(folder):
@@ -99,6 +101,12 @@ def test_a_template_of_the_report_counts_and_what_editors_and_python_leave_does_
     [template] = (project / "src/catdog/evaluation").glob("*.jinja")
     template.write_text(template.read_text() + "\n")
     assert due(project) == ["evaluate"]
+
+
+def test_a_decision_of_a_person_makes_prepare_due(project):
+    with (project / "data/corrections.csv").open("a") as file:
+        file.write("\n")
+    assert due(project) == ["prepare"]
 
 
 def test_a_knob_makes_due_what_it_is_for(project):
