@@ -29,7 +29,7 @@ from catdog.base.errors import UserError, run
 from catdog.base.progress import track
 from catdog.evaluation import properties, reference
 from catdog.evaluation.reference import Reference
-from catdog.feedback import drift, measuring
+from catdog.feedback import drift, drift_words, measuring
 from catdog.feedback.measuring import Measured
 from catdog.photographs import photos
 from catdog.photographs.shards import Shard
@@ -92,8 +92,8 @@ def main() -> None:
             shares = ", ".join(f"{key} {sum(key in b for b in found.by)}" for key in by)
             whole = drift.compare(old, asked.measured, model, confidence=CONFIDENCE)
             area = next(each.effect.size for each in whole.differences if each.kind == drift.APART)
-            together = f"all {whole.photographs:,} at once: {'drift' if whole.drift else 'no drift'}, area {area:.3f}"
-            notes.append(f"{name}, {what}: of {count} samples, what counted: {shares or 'nothing'}; {together}")
+            notes.append(f"{name}, {what}: of {count} samples, what counted: {shares or 'nothing'}.")
+            notes.append(f"{name}, {what}, all at once (area {area:.3f}): {drift_words.verdict(whole)}")
     os.chdir(given.here)
     common.leave("drift", figures, notes=notes, seconds=seconds, quick=given.quick)
 

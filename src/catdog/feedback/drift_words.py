@@ -51,7 +51,8 @@ def verdict(findings: Findings) -> str:
         return f"{these} look like those that the model was tuned on{_expect(findings)}."
     counted = _worth_a_word([each for each in findings.differences if each.counts])
     told = [_told(each) for each in counted[:_MOST]]
-    more = [f"and {len(counted) - _MOST} more ways"] if len(counted) > _MOST else []
+    others = len(counted) - _MOST
+    more = [f"and {others} more {'way' if others == 1 else 'ways'}"] if others > 0 else []
     return f"{these} differ: {', '.join([*told, *more])}{_expect(findings)}."
 
 
