@@ -236,6 +236,7 @@ def test_what_is_neither_is_counted_apart_from_the_accuracy():
     assert of_both[0].accuracy == of_both[1].accuracy
     assert of_both[0].neither == strange.sum() > 40
     assert f"{strange.sum()} are unfamiliar (neither)" in drift_words.accuracy(of_both[0])
+    assert f"] of the other {200 - strange.sum()} right instead of" in drift_words.verdict(of_both[0])
     everything = compared(new(6, strange=1.0))
     assert everything.drift
     assert everything.accuracy is None

@@ -96,8 +96,8 @@ def accuracy(findings: Findings) -> str:
         told.append(
             f"Of the {familiar}, expect {number} % [{low}, {high}] to be of the class that the model finds likelier; "
             f"{percent(findings.usual)} of the validation photographs were. This is what the model's probabilities "
-            "say, and holds as far as they are as true of new photographs as of those: of photographs that differ "
-            "much, models are surer than they should be."
+            "say. It holds for photographs of the two classes alone, and as far as they are as true of new photographs "
+            "as of those: where photographs differ much, models are often surer than they should be."
         )
     else:
         told.append("What accuracy to expect can't be said of so few photographs that are familiar enough.")
@@ -131,4 +131,6 @@ def _expect(findings: Findings) -> str:
         return ""
     number, low, high = (percent(share).removesuffix(" %") for share in findings.accuracy)
     usual = f" instead of {percent(findings.usual)}" if findings.drift else ""
-    return f"; expect {number} % [{low}, {high}] right{usual}"
+    strange = any(each.counts and each.name == NEITHER for each in findings.differences)
+    of = f" of the other {findings.photographs - findings.neither:,}" if strange else ""
+    return f"; expect {number} % [{low}, {high}]{of} right{usual}"
