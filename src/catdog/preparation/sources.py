@@ -66,15 +66,27 @@ def describe(raw: Path) -> dict:
 
     `kind` is `drawn`, `petimages`, `filtered`, `folder`, `zip` or `tar` as long as everything is as `fetch` left it,
     which is found out by hashing it; else it is `own`. The sha256 is that of the archive, or for loose files that of
-    the lines `<sha256>  <path>`, by path. What review added to them is not counted.
+    the lines `<sha256>  <path>`, by path. What review added to them is not counted. Of a path only its end is told:
+    metrics and reports are committed, and where it began is of this machine alone.
     """
     record = read_record(raw)
     if is_unchanged(raw, record):
-        return {key: record[key] for key in ("kind", "address", "path", "size", "sha256", "files") if key in record}
+        told = {key: record[key] for key in ("kind", "address", "path", "size", "sha256", "files") if key in record}
+        return told | ({"path": _end(Path(told["path"]))} if "path" in told else {})
     names = brought(raw)
     size, sha256 = _digest_all(raw, names)
-    path = "/".join(raw.absolute().parts[-2:])
-    return {"kind": "own", "path": path, "size": size, "sha256": sha256, "files": sum(1 for _ in _files(raw, names))}
+    return {
+        "kind": "own",
+        "path": _end(raw.absolute()),
+        "size": size,
+        "sha256": sha256,
+        "files": sum(1 for _ in _files(raw, names)),
+    }
+
+
+def _end(path: Path) -> str:
+    """A file's or folder's name and that of the folder that it is in."""
+    return "/".join([part for part in path.expanduser().parts if part not in ("/", "..", ".")][-2:])
 
 
 def read_record(raw: Path) -> dict:
