@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,15 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Return only when the disk has a folder's entries: else a new file in it may be gone after a power cut."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

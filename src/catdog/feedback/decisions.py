@@ -79,7 +79,7 @@ def append(
         beginning, row = _added(path, old, cells)
         _write(file, beginning + row, size=len(old))
         if not old:
-            _sync_folder(path.parent)
+            files.sync_folder(path.parent)
         return Written(row, before)
 
 
@@ -136,14 +136,6 @@ def _write(file: int, data: bytes, *, size: int) -> None:
     except OSError:
         os.ftruncate(file, size)
         raise
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _added(path: Path, old: bytes, cells: dict[str, str]) -> tuple[bytes, bytes]:

@@ -122,7 +122,7 @@ def append(folder: Path, name: str, data: bytes, *, record: int = 0, sync: bool 
     finally:
         os.close(file)
     if sync:
-        _sync_folder((folder / name).parent)  # where a new file is entered
+        files.sync_folder((folder / name).parent)  # where a new file is entered
     return whole + len(data) - before
 
 
@@ -146,14 +146,6 @@ def _make_parents(folder: Path, name: str) -> None:
         (folder / parent).mkdir(mode=0o700, exist_ok=True)
     if not folder.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-
-
-def _sync_folder(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 # ---- room -----------------------------------------------------------------------------------------------------------
