@@ -214,10 +214,10 @@ def tiny(tmp_path_factory) -> Made:
     return make(folder / "model.keras", folder / "answers")
 
 
-def by(engine: str, made: Made) -> Network:
+def by(engine: str, made: Made, *, mirrored: bool = False) -> Network:
     if engine == "Keras":
-        return asking.by_keras(form.read(made.keras_file))
-    return asking.by_openvino(made.folder, bfloat16=False)
+        return asking.by_keras(form.read(made.keras_file), mirrored=mirrored)
+    return asking.by_openvino(made.folder, bfloat16=False, mirrored=mirrored)
 
 
 def batches(given: np.ndarray) -> Iterator[np.ndarray]:
@@ -255,6 +255,22 @@ def test_features_that_are_known_are_decided_alike(tiny, engine, count):
     decided = asks.decide(asked.features[:count])
     assert decided.dtype == np.float64
     np.testing.assert_allclose(decided, asked.logits[:count], atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["Keras", "OpenVINO"])
+@pytest.mark.parametrize("count", [1, 16, 35])
+def test_mirrored_it_says_the_mean_of_a_photograph_and_its_mirror_image(tiny, engine, count):
+    given, straight = pixels(count, SIDE), by(engine, tiny)
+    both = by(engine, tiny, mirrored=True)
+    one, other = straight.ask(given), straight.ask(given[:, :, ::-1])
+    assert np.abs(one.logits - other.logits).max() > 1e-3
+    expected = [(one.logits + other.logits) / 2, (one.features + other.features) / 2]
+    for asked in (both.ask(given), asking.joined(both.stream(batches(given)))):
+        np.testing.assert_allclose(asked.logits, expected[0], atol=1e-5)
+        np.testing.assert_allclose(asked.features, expected[1], atol=1e-5)
+        np.testing.assert_allclose(asked.evidence, (one.evidence + other.evidence[:, :, ::-1]) / 2, atol=1e-5)
+        assert [part.dtype for part in asked] == [part.dtype for part in one]
+    np.testing.assert_allclose(both.ask(given[:, :, ::-1]).logits, expected[0], atol=1e-5)
 
 
 # ---- many threads ---------------------------------------------------------------------------------------------------
@@ -557,7 +573,8 @@ def probabilities(found: list[classifier.Answer]) -> np.ndarray:
 
 
 def test_settings_are_read_as_they_were_written(tiny):
-    settings = form.Settings(**vars(tiny.settings) | {"temperature": 1.5, "sureness": 0.9, "unfamiliar": 0.01})
+    learnt = {"temperature": 1.5, "sureness": 0.9, "unfamiliar": 0.01, "mirrored": True}
+    settings = form.Settings(**vars(tiny.settings) | learnt)
     assert form.settings(settings.to_dict()) == settings
     assert form.settings(settings.to_dict() | {"of a later release": 1}) == settings
     old = {"classes": ["cat", "dog"], "image_size": 64, "threshold": 0.5, "model_sha256": "ab"}

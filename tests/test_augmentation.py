@@ -36,7 +36,7 @@ LIMITS = {
 
 def policy(**knobs: dict) -> params.Augment:
     """The shipped policy with these transforms applied always, and no others."""
-    values = {name: SHIPPED[name] | {"probability": 0} for name in NAMES}
+    values = {name: SHIPPED[name] | {"probability": 0} for name in NAMES + augmentation.TRAINING_ONLY}
     for name, knob in knobs.items():
         values[name] |= {"probability": 1} | knob
     return params.Augment.model_validate({"variants": 1} | values)
@@ -67,7 +67,7 @@ def textured(seed: int = 1, size: tuple[int, int] = (96, 72)) -> np.ndarray:
 
 
 def test_the_policy_is_made_of_the_transforms():
-    assert set(params.Augment.model_fields) == {"variants", *NAMES}
+    assert set(params.Augment.model_fields) == {"variants", *NAMES, *augmentation.TRAINING_ONLY}
     assert len(set(NAMES)) == len(NAMES)
 
 
@@ -298,11 +298,51 @@ def test_training_has_the_cheap_transforms_alone(name):
 def test_params_yaml_says_which_transforms_training_has():
     lines = (ROOT / "params.yaml").read_text().split("\naugment:")[1].split("\n\n")[0].splitlines()
     (first,) = [number for number, line in enumerate(lines) if "every epoch" in line]
-    (second,) = [number for number, line in enumerate(lines) if "written variants alone" in line]
+    (second,) = [number for number, line in enumerate(lines) if "in training alone" in line]
+    (third,) = [number for number, line in enumerate(lines) if "written variants alone" in line]
     names = [
-        tuple(line.split(":")[0].strip() for line in part) for part in (lines[first + 1 : second], lines[second + 1 :])
+        tuple(line.split(":")[0].strip() for line in part)
+        for part in (lines[first + 1 : second], lines[second + 1 : third], lines[third + 1 :])
     ]
-    assert names == [augmentation.EVERY_EPOCH, augmentation.WRITTEN_ONLY]
+    assert names == [augmentation.EVERY_EPOCH, augmentation.TRAINING_ONLY, augmentation.WRITTEN_ONLY]
+
+
+def mixed(images: np.ndarray, labels: np.ndarray, *, seed: int = 0, **knobs) -> tuple[np.ndarray, np.ndarray]:
+    return augmentation.cutmix(images, labels, policy(cutmix=knobs), np.random.default_rng(seed))
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 9), side=st.integers(8, 40), area=st.floats(0, 1))
+@settings(max_examples=50, deadline=None)
+def test_cutmix_covers_a_rectangle_with_the_next_photograph_and_mixes_the_labels_alike(seed, count, side, area):
+    # Each photograph is of one grey of its own.
+    images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, side, side, 3)).copy()
+    labels = (np.arange(count) % 2).astype(np.float32)[:, None]
+    before = images.copy(), labels.copy()
+    out, soft = mixed(images, labels, seed=seed, area=area)
+    np.testing.assert_array_equal(images, before[0])
+    np.testing.assert_array_equal(labels, before[1])
+    assert (out.shape, out.dtype, soft.shape, soft.dtype) == (images.shape, np.uint8, labels.shape, np.float32)
+    for slot in range(count):
+        other = (slot + 1) % count
+        covered = (out[slot] == other).all(axis=2)
+        assert (covered | (out[slot] == slot).all(axis=2)).all()
+        if count > 1:
+            rows, columns = np.argwhere(covered).T
+            assert np.ptp(rows) + 1 <= side
+            assert covered.sum() == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+            share = covered.mean()
+            assert share <= area + 3 / side
+            assert soft[slot, 0] == pytest.approx((1 - share) * labels[slot, 0] + share * labels[other, 0], abs=1e-6)
+
+
+def test_cutmix_comes_as_often_and_covers_as_much_as_its_knobs_say():
+    images, labels = np.zeros((2000, 32, 32, 3), np.uint8), np.zeros((2000, 1), np.float32)
+    images[1::2], labels[1::2] = 1, 1
+    out, soft = mixed(images, labels, probability=0.5, area=0.6)
+    shares = (out != images).mean(axis=(1, 2, 3))
+    assert np.mean(shares > 0) == pytest.approx(0.5, abs=0.04)
+    assert shares[shares > 0].mean() == pytest.approx(0.3, abs=0.03)
+    np.testing.assert_allclose(np.abs(soft - labels)[:, 0], shares, atol=1e-6)
 
 
 # ---- seeds and workers ----------------------------------------------------------------------------------------------

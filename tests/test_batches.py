@@ -113,6 +113,15 @@ def test_training_has_the_cheap_part_of_the_policy_and_no_more(pixels):
         assert (varied != plain).any() == (name in augmentation.EVERY_EPOCH), name
 
 
+def test_photographs_are_mixed_with_others_of_their_batch_and_so_are_labels(pixels):
+    images, labels = epoch_of(pixels, batch_size=PHOTOGRAPHS, cutmix={"probability": 1.0})[0]
+    plain, before = epoch_of(pixels, batch_size=PHOTOGRAPHS)[0]
+    shares = (images != plain).any(axis=3).mean(axis=(1, 2))
+    assert (shares > 0).all()
+    between = before != np.roll(before, -1, axis=0)
+    np.testing.assert_allclose(np.abs(labels - before)[:, 0], np.where(between[:, 0], shares, 0), atol=1e-6)
+
+
 def test_decoded_pixels_leave_nothing_in_the_folder(pixels):
     assert list(paths.CHECKPOINTS.iterdir()) == []
     assert pixels.array.shape == (PHOTOGRAPHS * (1 + VARIANTS), 20, 20, 3)

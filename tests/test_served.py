@@ -113,6 +113,7 @@ def test_a_served_form_has_its_network_its_profile_and_how_it_answers(models, na
     knob = {"cnn": P.train_cnn, "xception": P.train_xception}[name].precision
     assert chosen.bfloat16 == (precision.resolve(knob) == "mixed_bfloat16")
     assert model.classifier.network.engine == f"OpenVINO, {'bfloat16' if chosen.bfloat16 else 'float32'}"
+    assert model.classifier.network.mirrored == model.network_of_keras.mirrored == chosen.mirrored == (name == "cnn")
     assert form.settings(chosen.to_dict()) == chosen
     profile = familiarity.load(model.folder / form.PROFILE)
     assert set(profile.ids) == set(shards.Shard(paths.TRAIN).ids)

@@ -29,7 +29,10 @@ _CHANGES = {
     "prepare": {"image_size": 32},
     # Without it a photograph comes through unchanged, so that a test can tell which one it is.
     "augment": {"variants": VARIANTS}
-    | {name: {"probability": 0.0} for name in augmentation.EVERY_EPOCH + augmentation.WRITTEN_ONLY},
+    | {
+        name: {"probability": 0.0}
+        for name in augmentation.EVERY_EPOCH + augmentation.TRAINING_ONLY + augmentation.WRITTEN_ONLY
+    },
     "train_cnn": {"filters": [4, 6], "image_sizes": [16, 24], "epochs": [2, 3], "patience": 3, "batch_size": 8}
     | {"precision": "float32", "learning_rate": 0.02},
     "train_xception": {"image_size": 71, "hidden": 8, "dropout": 0.4, "epochs": 3, "patience": 3, "batch_size": 4}

@@ -43,16 +43,26 @@ class Network:
 
     Attributes:
         engine: what computes, and in which numbers; for a person to read.
+        mirrored: it says of a photograph the mean of what it says of that and of its mirror image.
     """
 
-    def __init__(self, trunk: _Run, head: _Run, *, engine: str) -> None:
-        self._trunk, self._head = trunk, head
+    def __init__(self, trunk: _Run, head: _Run, *, engine: str, mirrored: bool = False) -> None:
+        self._trunk, self._head, self.mirrored = trunk, head, mirrored
         self._one_pass, self._list = threading.Lock(), threading.Lock()
         self._waiting: deque[_Question] = deque()
         self.engine = engine
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Asked]:
         """What it says of batches of at most BATCH photographs, in their order. For one thread at a time."""
+        if not self.mirrored:
+            yield from self._straight(batches)
+            return
+        views = self._straight(view for batch in batches for view in (batch, np.ascontiguousarray(batch[:, :, ::-1])))
+        for seen, mirror_seen in zip(views, views, strict=True):
+            turned = mirror_seen._replace(evidence=mirror_seen.evidence[:, :, ::-1])
+            yield Asked(*((one + other) / 2 for one, other in zip(seen, turned, strict=True)))
+
+    def _straight(self, batches: Iterable[np.ndarray]) -> Iterator[Asked]:
         for features, maps in self._trunk(batches):
             [(logits, gradients)] = self._head([features])
             evidence = np.einsum("nhwk,nk->nhw", maps, gradients)
@@ -125,7 +135,7 @@ def _name_by_place(path: Path) -> None:
     tree.write(path)
 
 
-def by_openvino(folder: Path, *, bfloat16: bool) -> Network:
+def by_openvino(folder: Path, *, bfloat16: bool, mirrored: bool = False) -> Network:
     """The network of FILES. Its head computes in float32 always: it is small, and its digits are the answer's."""
     trunk = openvino.read(folder / TRUNK)
     few = openvino.compile(trunk, bfloat16=bfloat16)
@@ -137,15 +147,15 @@ def by_openvino(folder: Path, *, bfloat16: bool) -> Network:
             yield from (many() if len(first) == BATCH else few)(itertools.chain([first], batches))
 
     head = openvino.compile(openvino.read(folder / HEAD), bfloat16=False)
-    return Network(run, head, engine=f"OpenVINO, {'bfloat16' if bfloat16 else 'float32'}")
+    return Network(run, head, engine=f"OpenVINO, {'bfloat16' if bfloat16 else 'float32'}", mirrored=mirrored)
 
 
-def by_keras(model: Any) -> Network:
+def by_keras(model: Any, *, mirrored: bool = False) -> Network:
     """The network of a Keras model, in float32."""
     from catdog.answers import network
 
     trunk, head = network.parts(model)
-    return Network(_in_keras(trunk), _in_keras(head), engine="Keras, float32")
+    return Network(_in_keras(trunk), _in_keras(head), engine="Keras, float32", mirrored=mirrored)
 
 
 def _in_keras(model: Any) -> _Run:

@@ -36,6 +36,7 @@ class Settings:
     Attributes:
         model_sha256: of the `.keras` file.
         bfloat16: whether it was judged in bfloat16; then it answers so wherever the processor can.
+        mirrored: as `asking.Network` has it.
         digests: sha256 of the other files, by name. Without any, Keras answers, and no profile is asked.
 
     The others are those of `Classifier`.
@@ -50,6 +51,7 @@ class Settings:
     sureness: float | None = None
     unfamiliar: float | None = None
     bfloat16: bool = False
+    mirrored: bool = False
     digests: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,8 +73,9 @@ def settings(given: dict[str, Any]) -> Settings:
         never = value is None and name in ("sureness", "unfamiliar")
         if not never and not (isinstance(value, kinds) and least <= value <= most):
             raise ValueError(f"{name} should be a number from {least:g} to {most:g}. Received: {value}")
-    if not isinstance(read.bfloat16, bool):
-        raise ValueError(f"bfloat16 should be true or false. Received: {read.bfloat16}")
+    for name in ("bfloat16", "mirrored"):
+        if not isinstance(getattr(read, name), bool):
+            raise ValueError(f"{name} should be true or false. Received: {getattr(read, name)}")
     return read
 
 
@@ -110,7 +113,7 @@ def _network(keras_file: Path, folder: Path, chosen: Settings) -> tuple[Network,
     else:
         try:
             bfloat16 = chosen.bfloat16 and processor.has_bfloat16()
-            return asking.by_openvino(folder, bfloat16=bfloat16), chosen.side
+            return asking.by_openvino(folder, bfloat16=bfloat16, mirrored=chosen.mirrored), chosen.side
         except (RuntimeError, ImportError) as error:
             for cause in causes(error):  # Ctrl-C within OpenVINO's own code comes out as its failure
                 if isinstance(cause, KeyboardInterrupt | SystemExit):
@@ -118,7 +121,7 @@ def _network(keras_file: Path, folder: Path, chosen: Settings) -> tuple[Network,
             why = f"OpenVINO can't run here ({first_line(error)})"
     print(f"notice: Keras answers, more slowly: {why}", file=sys.stderr)
     model = read(keras_file)
-    return asking.by_keras(model), model.input_shape[1]
+    return asking.by_keras(model, mirrored=chosen.mirrored), model.input_shape[1]
 
 
 def read(file: Path) -> Any:

@@ -72,6 +72,10 @@ class Erasing(Transform):
     area: Below1
 
 
+class CutMix(Transform):
+    area: Fraction
+
+
 class Blur(Transform):
     pixels: Annotated[float, Field(ge=0, le=50)]
 
@@ -97,6 +101,7 @@ class Augment(_Section):
     brightness: Change
     contrast: Change
     erasing: Erasing
+    cutmix: CutMix
     blur: Blur
     noise: Noise
     jpeg: Jpeg
@@ -151,6 +156,7 @@ class TrainXception(_Section):
     fine_tune_blocks: Annotated[int, Field(ge=0, le=14)]
     fine_tune_epochs: Count
     fine_tune_learning_rate: Positive
+    seeds: Annotated[int, Field(ge=1, le=100)]
 
 
 class Evaluate(_Section):
@@ -160,6 +166,8 @@ class Evaluate(_Section):
     corrupted: Annotated[int, Field(ge=1)]
     answer_accuracy: Annotated[float, Field(gt=0.5, lt=1)] | None
     unfamiliar: Annotated[float, Field(gt=0, lt=1)] | None
+    cnn_seed_deviation: Annotated[float, Field(ge=0, lt=0.5)] | None
+    cnn_mirrored: StrictBool
 
 
 class Promote(_Section):

@@ -48,12 +48,13 @@ def make(p: params.Params, folder: Path, *, train: Shard, val: Shard) -> dict[st
 def _make(p: params.Params, name: str, folder: Path, *, train: Shard, val: Shard, measured: np.ndarray) -> Served:
     keras_file = paths.model(name) / paths.MODEL_FILE
     model = form.read(keras_file)
-    in_keras = asking.by_keras(model)
+    mirrored = name == "cnn" and p.evaluate.cnn_mirrored
+    in_keras = asking.by_keras(model, mirrored=mirrored)
     bfloat16 = precision.resolve(getattr(p, f"train_{name}").precision) == "mixed_bfloat16"
     folder.mkdir(parents=True)
     if openvino.is_here():
         asking.export(model, folder)
-        network = asking.by_openvino(folder, bfloat16=bfloat16)
+        network = asking.by_openvino(folder, bfloat16=bfloat16, mirrored=mirrored)
     else:
         network, bfloat16 = in_keras, False
     known = _knowledge(p, name, model, network, train=train, val=val)
@@ -69,6 +70,7 @@ def _make(p: params.Params, name: str, folder: Path, *, train: Shard, val: Shard
         sureness=learnt.sureness,
         unfamiliar=p.evaluate.unfamiliar,
         bfloat16=bfloat16,
+        mirrored=mirrored,
         model_sha256=files.sha256(keras_file),
         digests={file.name: files.sha256(file) for file in sorted(folder.iterdir())},
     )

@@ -18,6 +18,7 @@ EVERY_EPOCH = (
     *("hue", "saturation", "white_balance", "brightness", "contrast"),  # one matrix, so that colours clip once
     "erasing",
 )
+TRAINING_ONLY = ("cutmix",)  # it takes a second photograph, and a label between the two classes
 # Each of these costs more than all of the above together, so only the variants on disk have them.
 WRITTEN_ONLY = ("blur", "noise", "jpeg")
 _UNSIGNED = {"flip", "erasing", *WRITTEN_ONLY}  # the others go both ways
@@ -30,7 +31,7 @@ _GREY = np.tile(_LUMA, (3, 1))
 _COLOUR = np.eye(3) - _GREY
 _QUARTER_TURN = np.linalg.inv(_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _YIQ  # of hue; grey becomes 0
 _BEST_JPEG = 95
-_NARROWEST = 1 / 3  # of an erased rectangle: its aspect, relative to the photograph's
+_NARROWEST = 1 / 3  # of a rectangle: its aspect, relative to the photograph's
 
 
 def variants(
@@ -59,6 +60,30 @@ def vary(image: np.ndarray, policy: params.Augment, rng: np.random.Generator) ->
 def vary_in_training(image: np.ndarray, policy: params.Augment, rng: np.random.Generator, *, size: int) -> np.ndarray:
     """The cheap part of the policy, afresh in every epoch: uint8 RGB of any size -> (size, size, 3), squashed."""
     return apply(image, policy, sample(policy, rng, EVERY_EPOCH), rng, size=size)
+
+
+def cutmix(
+    images: np.ndarray, labels: np.ndarray, policy: params.Augment, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """CutMix: a rectangle of some photographs is covered by that of the next one, the last one's by the first's.
+
+    After Yun et al. 2019, https://arxiv.org/abs/1905.04899, with a choice and an area for each photograph.
+
+    Args:
+        images: uint8 (n, height, width, 3), in random order.
+        labels: float32 (n, 1), 0 or 1.
+
+    Returns:
+        New ones: a label is the mean of both photographs', by area.
+    """
+    mixed, shares = images.copy(), np.zeros_like(labels)
+    height, width = images.shape[1:3]
+    for slot, (chance, amount) in enumerate(rng.random((len(images), 2)).tolist()):
+        if chance < policy.cutmix.probability:
+            rows, columns = _rectangle(height, width, amount * policy.cutmix.area, rng)
+            mixed[slot, rows, columns] = images[(slot + 1) % len(images), rows, columns]
+            shares[slot] = (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
+    return mixed, (1 - shares) * labels + shares * np.roll(labels, -1, axis=0)
 
 
 def strongest(
@@ -170,13 +195,18 @@ def _colours(policy: params.Augment, amounts: Amounts) -> np.ndarray:
 
 def _erase(image: np.ndarray, area: float, rng: np.random.Generator) -> None:
     """Fill a rectangle, a fraction `area` of the photograph, with noise or with one colour, in place."""
-    height, width = image.shape[:2]
+    hidden = image[_rectangle(*image.shape[:2], area, rng)]
+    shape = hidden.shape if rng.random() < 0.5 else 3
+    hidden[:] = rng.integers(0, 256, shape, dtype=np.uint8)
+
+
+def _rectangle(height: int, width: int, area: float, rng: np.random.Generator) -> tuple[slice, slice]:
+    """Rows and columns of a random rectangle: a fraction `area` of all, anywhere, of any shape within limits."""
     ratio = math.exp(rng.uniform(-1, 1) * math.log(_NARROWEST))
     tall = min(height, max(1, round(height * math.sqrt(area * ratio))))
     wide = min(width, max(1, round(width * math.sqrt(area / ratio))))
-    top, left = rng.integers(0, height - tall + 1), rng.integers(0, width - wide + 1)
-    shape = (tall, wide, 3) if rng.random() < 0.5 else 3
-    image[top : top + tall, left : left + wide] = rng.integers(0, 256, shape, dtype=np.uint8)
+    top, left = int(rng.integers(0, height - tall + 1)), int(rng.integers(0, width - wide + 1))
+    return slice(top, top + tall), slice(left, left + wide)
 
 
 def _noisy(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:

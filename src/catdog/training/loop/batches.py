@@ -81,9 +81,9 @@ class _Epoch(keras.utils.PyDataset):
 
 
 class VariedPixels(_Epoch):
-    """An epoch of photographs, each varied afresh by the cheap part of `policy`.
+    """An epoch of photographs, each varied afresh by the cheap part of `policy`, and some mixed with another.
 
-    A batch is uint8 (batch, size, size, 3) and labels (batch, 1).
+    A batch is uint8 (batch, size, size, 3) and labels (batch, 1), which lie between 0 and 1 where two are mixed.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class VariedPixels(_Epoch):
         batch = np.empty((len(rows), self._size, self._size, 3), np.uint8)
         for slot, row in enumerate(rows):
             batch[slot] = augmentation.vary_in_training(self._pixels.array[row], self._policy, rng, size=self._size)
-        return batch, self._pixels.labels[rows, None]
+        return augmentation.cutmix(batch, self._pixels.labels[rows, None], self._policy, rng)
 
 
 class FeatureBatches(_Epoch):
