@@ -44,11 +44,12 @@ class Checkpoint:
 
     def save(self, model: keras.Model, state: State) -> None:
         fields = {k: v for k, v in asdict(state).items() if k != "best_weights"}
-        text = json.dumps({"fingerprint": self._fingerprint, "state": fields})
-        arrays = {f"variables_{i}": np.asarray(v) for i, v in enumerate(_variables(model))}
-        arrays |= {f"best_{i}": v for i, v in enumerate(state.best_weights)}
+        kinds = {"variables": [np.asarray(v) for v in _variables(model)], "best": state.best_weights}
+        counts = {kind: len(arrays) for kind, arrays in kinds.items()}
+        text = json.dumps({"fingerprint": self._fingerprint, "state": fields, "counts": counts})
+        named = {f"{kind}_{i}": array for kind, arrays in kinds.items() for i, array in enumerate(arrays)}
         with files.replacing(self._path) as part, part.open("wb") as file:
-            np.savez(file, allow_pickle=False, fields=np.array(text), **arrays)
+            np.savez(file, allow_pickle=False, fields=np.array(text), **named)
 
     def _read(self) -> tuple[dict, dict[str, list[np.ndarray]]] | None:
         try:
@@ -56,10 +57,7 @@ class Checkpoint:
                 fields = json.loads(str(file["fields"]))
                 if fields["fingerprint"] != self._fingerprint:
                     return None
-                arrays = {
-                    kind: [file[f"{kind}_{i}"] for i in range(sum(n.startswith(f"{kind}_") for n in file.files))]
-                    for kind in ("variables", "best")
-                }
+                arrays = {kind: [file[f"{kind}_{i}"] for i in range(count)] for kind, count in fields["counts"].items()}
         except FileNotFoundError:
             return None
         except Exception as error:  # a damaged archive raises nearly anything
