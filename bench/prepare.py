@@ -83,9 +83,7 @@ def prepare(raw: Path, out: Path, p: params.Params, *, count: int) -> dict[str, 
     shares = {"val_fraction": p.prepare.val_fraction, "test_fraction": p.prepare.test_fraction}
     splits.assign(findings, seed=p.base.seed, **shares)
     grouped = time.perf_counter()
-    for split in splits.SPLITS:
-        kept = [finding for finding in findings if finding.split == split]
-        shards.write(out / f"{split}.arrow", inspection.unspool(kept, spool))
+    splits.write(findings, shards.Shard(spool), out)
     if len(findings) != count or not any(finding.split for finding in findings):
         raise UserError(f"{len(findings)} of {count} photographs came out of prepare")
     return {

@@ -1,8 +1,10 @@
 """Photographs in data/raw -> checked, upright, deduplicated, shrunk and split shards, and a manifest of every file."""
 
+from functools import partial
+
 from catdog.base import errors, files, params, paths
 from catdog.base.progress import track
-from catdog.photographs import shards
+from catdog.photographs import parallel, shards
 from catdog.pictures import style
 from catdog.preparation import (
     contact_sheets,
@@ -34,16 +36,16 @@ def main() -> None:
         splits.assign(findings, seed=base.seed, **shares)
         table = manifest.table(findings, classes=base.classes)
         counts = manifest.counts(table, classes=base.classes, seed=base.seed, **shares)
-        for split in splits.SPLITS:
-            kept = [finding for finding in findings if finding.split == split and not finding.reason]
-            shards.write(paths.PREPARED / f"{split}.arrow", inspection.unspool(kept, spool))
-        set_aside = [finding for finding in findings if corrections.is_set_aside(finding)]
-        shards.write(paths.SET_ASIDE, inspection.unspool(set_aside, spool))
 
-        source = sources.describe(paths.RAW)
-        note = style.note(source["kind"])
-        contact_sheets.draw(findings, spool, classes=base.classes, note=note)
-        sizes.draw(table, paths.SIZES, classes=base.classes, image_size=prepare.image_size, note=note)
+        pixels = shards.Shard(spool)
+        _, source = parallel.together(
+            partial(splits.write, findings, pixels, paths.PREPARED), partial(sources.describe, paths.RAW)
+        )
+        look = {"classes": base.classes, "note": style.note(source["kind"])}
+        parallel.together(
+            partial(contact_sheets.draw, findings, pixels, **look),
+            partial(sizes.draw, table, paths.SIZES, image_size=prepare.image_size, **look),
+        )
         files.write_text(paths.MANIFEST, table.to_csv(index=False))
         measurements = sizes.measurements(table, classes=base.classes)
         digest = files.sha256(paths.MANIFEST)

@@ -129,7 +129,7 @@ def test_all_sheets_are_small_files_of_the_same_bytes_and_have_the_note_in_red(s
     for name in ("one", "again"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
-        contact_sheets.draw(findings, tmp_path / "spool.arrow", classes=CLASSES, note="drawings")
+        contact_sheets.draw(findings, pixels, classes=CLASSES, note="drawings")
     for path in (*paths.PHOTOGRAPHS, paths.REFUSED, paths.NEAR_DUPLICATES):
         assert path.read_bytes() == (tmp_path / "one" / path).read_bytes()
         assert path.stat().st_size < 400_000

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import imagehash
 import numpy as np
 import pytest
 from conftest import ROOT, photograph
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from catdog.photographs import photos
 from catdog.preparation import archives, duplicates, fingerprints, inspection, neighbours, splits
@@ -295,6 +297,15 @@ def test_chains_are_followed_and_broken_where_pictures_differ():
     links = {(0, 3), (1, 3), (2, 5)}
     families = neighbours.families(hashes, lambda row, other, mirrored: (row, other) in links)
     assert sorted(families) == [[0, 1, 3], [2, 5], [4]]
+
+
+def test_hashes_are_those_of_imagehash():
+    for seed in range(200):
+        thumb = fingerprints.thumbnail(picture(seed) if seed % 2 else photograph(seed))
+        inner = thumb[2:-2, 2:-2]
+        for view, bits in zip((thumb, inner, thumb[:, ::-1], inner[:, ::-1]), fingerprints.hashes(thumb), strict=True):
+            small = cv2.resize(np.ascontiguousarray(view), (32, 32), interpolation=cv2.INTER_AREA)
+            assert bits == int(str(imagehash.phash(Image.fromarray(small))), base=16)
 
 
 def test_hashes_do_not_mind_what_a_photograph_is_stored_as():

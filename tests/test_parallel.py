@@ -2,7 +2,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,29 @@ def test_only_a_few_items_are_under_way():
     results.close()
     assert max(ahead) < 320  # five chunks of 32 per worker
     assert len(taken) < 2000
+
+
+def test_jobs_run_together_and_their_results_keep_their_order():
+    begun = [threading.Event() for _ in range(2)]
+
+    def job(number: int) -> int:
+        begun[number].set()
+        assert begun[1 - number].wait(20)  # the other one has begun too
+        return number
+
+    assert parallel.together(partial(job, 0), partial(job, 1)) == [0, 1]
+
+
+def test_the_error_of_a_job_is_raised_when_the_others_have_ended():
+    ended = []
+
+    def late() -> None:
+        time.sleep(0.2)
+        ended.append(True)
+
+    with pytest.raises(ValueError, match="not 9"):
+        parallel.together(partial(double_or_raise, 9), late)
+    assert ended == [True]
 
 
 def which_main(item: int) -> str:

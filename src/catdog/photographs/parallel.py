@@ -83,6 +83,15 @@ def threaded(function: Callable[[Item], Result], items: Iterable[Item], *, ahead
             yield pending.popleft().result()
 
 
+def together(*jobs: Callable[[], Result]) -> list[Result]:
+    """What each of `jobs` returns, in their order. They run at the same time, each on a thread.
+
+    For a few jobs that compute and write mostly outside Python's lock. The error of one is raised when all have ended.
+    """
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return list(pool.map(lambda job: job(), jobs))
+
+
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """`items` in lists of `size`, the last one shorter."""
     items = iter(items)

@@ -1,9 +1,7 @@
 """Whether two pictures are copies of one photograph, scaled, cropped or mirrored: hashes first, then a close look."""
 
 import cv2
-import imagehash
 import numpy as np
-from PIL import Image
 
 SIDE = 64  # pixels of a thumbnail: all of a picture that is compared
 _MARGIN = 2  # pixels of SIDE, 3 %: a copy cropped by 2 to 5 % a side is closer to the picture without its margin
@@ -11,6 +9,11 @@ _STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 5, 1e-3)
 _DETAIL = 3.0  # pixels: larger things (light, a silhouette, a dark corner) are similar in many photographs
 _FAINT = 10.0  # of 255: weaker detail counts less, since it may come from compression alone
 _FURTHEST = 0.15  # of the side: how far a corner may move; a crop of 5 % a side moves it by 0.07
+
+_HASHED = 32  # pixels: the side of what a hash is made of
+_WAVES = 8  # in each direction: a hash has a bit for each pair of them
+# DCT-II, without its constant factor: (waves, pixels).
+_COSINES = np.cos(np.pi / _HASHED * np.arange(_WAVES)[:, None] * (np.arange(_HASHED) + 0.5))
 
 RECORD = np.dtype([("hashes", np.uint64, 4), ("thumbnail", np.uint8, (SIDE, SIDE))])
 
@@ -29,15 +32,24 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
     return cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
-def hashes(thumb: np.ndarray) -> tuple[int, int, int, int]:
-    """Perceptual hashes of 64 bits: of the whole thumbnail, of it without its margin, and of the mirror images."""
+def hashes(thumb: np.ndarray) -> list[int]:
+    """Perceptual hashes, each of 64 bits: of the whole thumbnail, of it without its margin, and of the mirror images.
+
+    They are those of `imagehash.phash`, in a tenth of its time: which of the longest waves are above their median.
+    """
     inner = thumb[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
-    return _hash(thumb), _hash(inner), _hash(thumb[:, ::-1]), _hash(inner[:, ::-1])
+    views = np.stack([_small(view) for view in (thumb, inner, thumb[:, ::-1], inner[:, ::-1])]).astype(float)
+    # Not by BLAS, which rounds differently on other processors.
+    columns = np.einsum("vij,ki->vkj", views, _COSINES)
+    waves = np.einsum("vkj,lj->vkl", columns, _COSINES).reshape(len(views), -1)
+    ascending = np.sort(waves, axis=1)
+    half = waves.shape[1] // 2
+    median = (ascending[:, half - 1] + ascending[:, half]) / 2
+    return np.packbits(waves > median[:, None], axis=1).view(">u8").ravel().tolist()
 
 
-def _hash(view: np.ndarray) -> int:
-    small = cv2.resize(np.ascontiguousarray(view), (32, 32), interpolation=cv2.INTER_AREA)
-    return int.from_bytes(np.packbits(imagehash.phash(Image.fromarray(small)).hash).tobytes())
+def _small(view: np.ndarray) -> np.ndarray:
+    return cv2.resize(np.ascontiguousarray(view), (_HASHED, _HASHED), interpolation=cv2.INTER_AREA)
 
 
 def likeness(first: np.ndarray, second: np.ndarray) -> float:

@@ -108,9 +108,12 @@ def _beside(path: Path) -> Path:
     return path.with_suffix(".fingerprints")
 
 
-def unspool(findings: list[Finding], path: Path) -> Iterator[shards.Row]:
-    """The rows of `findings`, by id, so that any part of a shard is a fair sample of both classes."""
-    pixels = shards.Shard(path)
+def unspool(findings: list[Finding], pixels: shards.Shard) -> Iterator[shards.Row]:
+    """The rows of `findings`, by id, so that any part of a shard is a fair sample of both classes.
+
+    Args:
+        pixels: the spool.
+    """
     for f in sorted(findings, key=lambda f: f.id):
         yield shards.Row(f.id, f.source, int(f.label or 0), pixels.jpeg(f.spooled), f.group)
 

@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-from scipy.cluster.hierarchy import DisjointSet
 
 from catdog.base.progress import track
+from catdog.photographs import parallel
 
 # At least 99 % of copies differ in at most 12 of 64 bits; of pairs of unrelated photographs, 1 in 35,000 does.
 _BITS_APART = 12
@@ -25,22 +27,25 @@ def families(hashes: np.ndarray, alike: Callable[[int, int, bool], bool]) -> lis
         alike: a close look at a pair: two rows, ascending, and whether to mirror one picture. It is not asked about
             pictures already in one family, so a thousand copies take a thousand looks, not a million.
     """
-    joined = DisjointSet(range(len(hashes)))
-    family = np.arange(len(hashes))
+    family = np.arange(len(hashes))  # of each row, by the number of one of its rows
+    members = [[row] for row in range(len(hashes))]
     refuted = set()
-    for choice in track(_choices(), total=_CHOICES, what="looking for near duplicates"):
-        for pairs in _candidates(hashes, choice, family):
-            grown = False
+    # Sorting goes on ahead, on the other cores.
+    agreements = parallel.threaded(partial(_agreement, hashes), _choices(), ahead=parallel.cores())
+    for agreement in track(agreements, total=_CHOICES, what="looking for near duplicates"):
+        for pairs in _candidates(hashes, agreement, family):
             for pair in pairs:
-                if pair in refuted or joined.connected(*pair[:2]):
+                first, second = family[pair[0]], family[pair[1]]
+                if first == second or pair in refuted:
                     continue
                 if alike(*pair):
-                    grown = joined.merge(*pair[:2])
+                    smaller, larger = sorted((first, second), key=lambda each: len(members[each]))
+                    family[members[smaller]] = larger
+                    members[larger] += members[smaller]
+                    members[smaller] = []
                 else:
                     refuted.add(pair)
-            if grown:
-                family[:] = [joined[row] for row in range(len(hashes))]
-    return [sorted(rows) for rows in joined.subsets()]
+    return [sorted(rows) for rows in members if rows]
 
 
 def _choices() -> list[np.uint64]:
@@ -49,14 +54,32 @@ def _choices() -> list[np.uint64]:
     return [np.uint64(sum(1 << bit for bit in rng.sample(range(63), _BITS))) for _ in range(_CHOICES)]
 
 
-def _candidates(hashes: np.ndarray, choice: np.uint64, family: np.ndarray) -> Iterator[list[tuple[int, int, bool]]]:
+class _Agreement(NamedTuple):
+    """Views in an order in which those that agree in the bits of a choice are together.
+
+    `by_view` (views,); the views that agree with the whole picture of row `by_whole[i]` are `by_view[start[i]:end[i]]`.
+    """
+
+    by_whole: np.ndarray
+    by_view: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+
+def _agreement(hashes: np.ndarray, choice: np.uint64) -> _Agreement:
+    chosen = hashes & choice
+    whole, views = chosen[:, 0], chosen.ravel()
+    by_whole, by_view = np.argsort(whole), np.argsort(views)
+    wanted, available = whole[by_whole], views[by_view]
+    start, end = (np.searchsorted(available, wanted, side) for side in ("left", "right"))
+    return _Agreement(by_whole, by_view, start, end)
+
+
+def _candidates(hashes: np.ndarray, agreement: _Agreement, family: np.ndarray) -> Iterator[list[tuple[int, int, bool]]]:
     """Pairs of rows of different families, and whether one is mirrored. The whole picture of one row agrees with some
-    view of the other in the bits of `choice`, and differs in few others."""
-    whole, views = hashes[:, 0], hashes.ravel()
-    per_picture = hashes.shape[1]
-    by_whole, by_view = np.argsort(whole & choice), np.argsort(views & choice)
-    wanted, available = (whole & choice)[by_whole], (views & choice)[by_view]
-    start, end = np.searchsorted(available, wanted, "left"), np.searchsorted(available, wanted, "right")
+    view of the other in the bits that were chosen, and differs in few others."""
+    whole, views, per_picture = hashes[:, 0], hashes.ravel(), hashes.shape[1]
+    by_whole, by_view, start, end = agreement
     # Skip stretches of one family, such as a picture and its own views.
     changes = np.concatenate([[0], np.cumsum(np.diff(family[by_view // per_picture]) != 0)])
     sizes = np.where(changes[start] == changes[end - 1], 0, end - start)

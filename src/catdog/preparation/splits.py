@@ -1,8 +1,12 @@
 """Which photographs are for training, which for validation, and which for the test."""
 
 import hashlib
+from functools import partial
+from pathlib import Path
 
-from catdog.preparation import corrections
+from catdog.base import paths
+from catdog.photographs import parallel, shards
+from catdog.preparation import corrections, inspection
 from catdog.preparation.inspection import Finding
 
 SPLITS = ("train", "val", "test")
@@ -28,3 +32,15 @@ def assign(findings: list[Finding], *, seed: int, val_fraction: float, test_frac
     for finding in findings:
         if not finding.reason or corrections.is_set_aside(finding):
             finding.split = split_of(finding.group, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
+
+
+def write(findings: list[Finding], pixels: shards.Shard, folder: Path) -> None:
+    """Write a shard for each split, and one of the photographs set aside, at the same time.
+
+    Args:
+        pixels: the spool, as `inspection.spool` wrote it.
+    """
+    chosen = {f"{split}.arrow": [f for f in findings if f.split == split and not f.reason] for split in SPLITS}
+    chosen[paths.SET_ASIDE.name] = [finding for finding in findings if corrections.is_set_aside(finding)]
+    writing = (partial(shards.write, folder / name, inspection.unspool(of, pixels)) for name, of in chosen.items())
+    parallel.together(*writing)
