@@ -41,10 +41,10 @@ def main() -> None:
         _, source = parallel.together(
             partial(splits.write, findings, pixels, paths.PREPARED), partial(sources.describe, paths.RAW)
         )
-        look = {"classes": base.classes, "note": style.note(source["kind"])}
+        note = style.note(source["kind"])
         parallel.together(
-            partial(contact_sheets.draw, findings, pixels, **look),
-            partial(sizes.draw, table, paths.SIZES, image_size=prepare.image_size, **look),
+            partial(contact_sheets.draw, findings, pixels, classes=base.classes, note=note),
+            partial(sizes.draw, table, paths.SIZES, classes=base.classes, image_size=prepare.image_size, note=note),
         )
         files.write_text(paths.MANIFEST, table.to_csv(index=False))
         measurements = sizes.measurements(table, classes=base.classes)

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 
@@ -83,13 +83,14 @@ def threaded(function: Callable[[Item], Result], items: Iterable[Item], *, ahead
             yield pending.popleft().result()
 
 
-def together(*jobs: Callable[[], Result]) -> list[Result]:
+def together(*jobs: Callable[[], Any]) -> list[Any]:
     """What each of `jobs` returns, in their order. They run at the same time, each on a thread.
 
     For a few jobs that compute and write mostly outside Python's lock. The error of one is raised when all have ended.
     """
     with ThreadPoolExecutor(len(jobs)) as pool:
-        return list(pool.map(lambda job: job(), jobs))
+        futures = [pool.submit(job) for job in jobs]
+    return [future.result() for future in futures]
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
