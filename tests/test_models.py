@@ -14,6 +14,7 @@ from catdog.training.cnn import convolution, recipe
 from catdog.training.cnn import network as cnn_network
 from catdog.training.cnn.convolution import MatrixGradientConv2D
 from catdog.training.cnn.normalization import FusedBatchNormalization
+from catdog.training.cnn.optimizer import FusedAdamW
 from catdog.training.xception import network as xception_network
 
 P = params()
@@ -182,6 +183,43 @@ def test_only_small_maps_take_the_matrix_product(monkeypatch):
     for side in (2, 12, 13, 40):
         layer(np.zeros((1, side, side, 256), np.float32))
     assert taken == [(2, 2), (12, 12)]
+
+
+# ---- optimizer ------------------------------------------------------------------------------------------------------
+
+
+def stepped(kind: type[keras.optimizers.Optimizer], gradients: list[list[np.ndarray]]) -> tuple[list, list[str]]:
+    """Variables and the optimizer's state after a step for each entry of `gradients`, and their names."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(1)
+    variables = [
+        keras.Variable(rng.normal(size=g.shape), name=name)
+        for name, g in zip(("kernel", "bias"), gradients[0], strict=True)
+    ]
+    schedule = keras.optimizers.schedules.CosineDecay(0.01, decay_steps=len(gradients))
+    optimizer = kind(schedule, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer.build(variables)
+
+    @tf.function
+    def step(*given):
+        optimizer.apply(list(given), variables)
+
+    for each in gradients:
+        step(*(tf.constant(g, tf.float32) for g in each))
+    everything = [*variables, *optimizer.variables]
+    return [values(v) for v in everything], [v.name for v in everything]
+
+
+def test_the_fused_optimizer_is_that_of_keras():
+    gradients = [[RNG.normal(size=(3, 3, 4, 6)) * 10.0**-k, RNG.normal(size=6)] for k in range(6)]
+    ours, names = stepped(FusedAdamW, gradients)
+    theirs, theirs_names = stepped(keras.optimizers.AdamW, gradients)
+    assert names == theirs_names
+    for mine, reference in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=1e-5, atol=1e-7)
+    assert np.abs(ours[0] - np.random.default_rng(1).normal(size=(3, 3, 4, 6))).max() > 0.01
 
 
 # ---- Xception -------------------------------------------------------------------------------------------------------

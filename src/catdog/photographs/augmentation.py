@@ -195,7 +195,8 @@ def _colours(policy: params.Augment, amounts: Amounts) -> np.ndarray:
 
 def _erase(image: np.ndarray, area: float, rng: np.random.Generator) -> None:
     """Fill a rectangle, a fraction `area` of the photograph, with noise or with one colour, in place."""
-    hidden = image[_rectangle(*image.shape[:2], area, rng)]
+    rows, columns = _rectangle(image.shape[0], image.shape[1], area, rng)
+    hidden = image[rows, columns]
     shape = hidden.shape if rng.random() < 0.5 else 3
     hidden[:] = rng.integers(0, 256, shape, dtype=np.uint8)
 

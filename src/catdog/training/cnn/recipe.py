@@ -6,7 +6,7 @@ import keras
 
 from catdog.base import params
 from catdog.photographs import shards
-from catdog.training.cnn import network
+from catdog.training.cnn import network, optimizer
 from catdog.training.cnn.normalization import fused_is_available
 from catdog.training.loop import batches, fitting, precision, strategies
 
@@ -19,11 +19,11 @@ def compiled(p: params.Params, *, photographs: int) -> keras.Model:
     rate = one_cycle(t.learning_rate, steps=sum(t.epochs) * batches.steps(photographs, t.batch_size))
     with strategies.scope(p.train.strategy):
         model = network.cnn(t, fused=fused_is_available())
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=t.weight_decay)
-        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+        adamw = optimizer.FusedAdamW(rate, weight_decay=t.weight_decay)
+        adamw.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
         # XLA is slower than TensorFlow's own kernels on CPU.
         model.compile(
-            optimizer,
+            adamw,
             loss=keras.losses.BinaryCrossentropy(label_smoothing=t.label_smoothing),
             metrics=fitting.metrics(),
             jit_compile=False,

@@ -164,4 +164,5 @@ def metrics() -> list[keras.metrics.Metric]:
 
 
 def _right(labels: Any, probabilities: Any) -> Any:
-    return keras.ops.mean(keras.ops.equal(labels > 0.5, probabilities > 0.5), axis=-1)
+    of_labels, verdicts = (keras.ops.cast(each, "float32") > 0.5 for each in (labels, probabilities))
+    return keras.ops.mean(of_labels == verdicts, axis=-1)
