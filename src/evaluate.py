@@ -41,7 +41,7 @@ def main() -> None:
         params=p.model_dump(include=SHOWN),
         lineage=lineage.of_report(runs=runs, inputs=[paths.TRAIN, paths.VAL, paths.TEST]),
     )
-    print(metrics["difference"]["headline"])
+    print("{headline}: {certainty}".format_map(metrics["difference"]))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from catdog.base import errors, params, paths
 from catdog.photographs import shards
 from catdog.tracking import runs, store
 from catdog.training.loop import checkpoints, fingerprint, memory, outcome, strategies
-from catdog.training.xception import features, recipe, weights
+from catdog.training.xception import features, recipe, seeds, weights
 
 NAME = "xception"
 INPUTS = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL]
@@ -23,31 +23,26 @@ def main() -> None:
     with (
         checkpoints.kept(NAME, depends) as checkpoint,
         runs.training(client, p, NAME, inputs=INPUTS, fingerprint=depends) as run,
-        memory.watched() as peak,
     ):
         run.tags({f"weights.{key}": value for key, value in origin.items()})
-        frozen = features.extract(
-            [*learnt_from, val],
-            model=base,
-            weights_digest=origin["sha256"],
-            image_size=t.image_size,
-            precision=t.precision,
-        )
-        to_train, to_validate = recipe.with_labels(frozen.rows, learnt_from, val)
-        head, result = recipe.train_head(
-            p,
-            train=to_train,
-            val=to_validate,
-            photographs=len(train),
-            checkpoint=checkpoint(NAME),
-            on_epoch=run.epoch,
-        )
-        model = recipe.joined(p, base, head)
-        if t.fine_tune_blocks:
-            tuning = checkpoint(f"{NAME}_tuning")
-            result = recipe.fine_tune(
-                p, model, base, result, train=learnt_from, val=val, checkpoint=tuning, on_epoch=run.epoch
+        with memory.watched() as peak:
+            frozen = features.extract(
+                [*learnt_from, val],
+                model=base,
+                weights_digest=origin["sha256"],
+                image_size=t.image_size,
+                precision=t.precision,
             )
+            to_train, to_validate = recipe.with_labels(frozen.rows, learnt_from, val)
+            given = {"train": to_train, "val": to_validate, "photographs": len(train)}
+            head, result = recipe.train_head(p, **given, checkpoint=checkpoint(NAME), on_epoch=run.epoch)
+            model = recipe.joined(p, base, head)
+            if t.fine_tune_blocks:
+                tuning = checkpoint(f"{NAME}_tuning")
+                result = recipe.fine_tune(
+                    p, model, base, result, train=learnt_from, val=val, checkpoint=tuning, on_epoch=run.epoch
+                )
+        heads, seconds = seeds.train(p, **given, checkpoint=lambda seed: checkpoint(f"{NAME}_seed_{seed}"))
         metrics = outcome.leave(
             NAME,
             model,
@@ -58,7 +53,10 @@ def main() -> None:
             peak_memory_bytes=peak.bytes,
             features_engine=frozen.engine,
             devices=strategies.replicas(model),
+            seconds_seeds=seconds,
         )
+        if heads:
+            seeds.save(paths.model(NAME) / paths.SEEDS_FILE, heads)
         run.log(metrics, history=paths.history(NAME))
 
 

@@ -33,6 +33,17 @@ def _in_epoch(number: int) -> None:
     EpochBar.start, EpochBar.step = started, stepped  # type: ignore[method-assign]
 
 
+def _in_the_second_seed() -> None:
+    start = EpochBar.start
+
+    def started(self, epoch: int, phase: str, steps: int) -> None:
+        start(self, epoch, phase, steps)
+        if (epoch, phase) == (2, "head, seed 8"):
+            kill()
+
+    EpochBar.start = started  # type: ignore[method-assign]
+
+
 def _before_the_first_epoch() -> None:
     EpochBar.start = lambda *_: kill()  # type: ignore[method-assign]
 
@@ -82,6 +93,7 @@ KILLS: dict[str, Callable[[], None]] = {
     "before epoch 3 is logged": functools.partial(_before_logging, 3),
     "while the checkpoint of epoch 4 is written": functools.partial(_while_writing, 4),
     "within epoch 5": functools.partial(_in_epoch, 5),
+    "within the second seed": _in_the_second_seed,
     "before the model is left": _before_leaving,
     "before the run is ended": _before_the_run_is_ended,
 }

@@ -31,6 +31,7 @@ def below(knobs: dict, prefix: str = "") -> dict[str, object]:
 VALUES = {key: value for key, value in below(KNOBS).items() if "." in key}
 KEYS = list(VALUES)
 MAY_BE_NULL = {"evaluate.answer_accuracy", "evaluate.unfamiliar", "promote.max_disagreement"}
+MAY_BE_NULL |= {"evaluate.cnn_seed_deviation"}
 
 
 def with_changes(changes: dict, *, without: str = "") -> dict:
@@ -126,6 +127,8 @@ BAD = [
     ("prepare", None, "prepare should hold keys and values. Received: None"),
     ("train_xception.image_size", 70, "train_xception.image_size should be greater than or equal to 71. Received: 70"),
     ("train_xception.augmented", "yes", "train_xception.augmented should be a valid boolean. Received: 'yes'"),
+    ("train_xception.seeds", 0, "train_xception.seeds should be greater than or equal to 1. Received: 0"),
+    ("evaluate.cnn_seed_deviation", 0.5, "evaluate.cnn_seed_deviation should be less than 0.5. Received: 0.5"),
     ("train_xception.fine_tune_blocks", 15, "train_xception.fine_tune_blocks should be less ... 14. Received: 15"),
     ("evaluate.threshold", 1, "evaluate.threshold should be less than 1. Received: 1"),
     ("evaluate.confidence", 95, "evaluate.confidence should be less than 1. Received: 95"),
@@ -254,6 +257,7 @@ def with_knob(value: str, key: str = "bootstrap") -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+LINE = SHIPPED_TEXT[: SHIPPED_TEXT.index("  bootstrap: ")].count("\n") + 1
 END = SHIPPED_TEXT.count("\n") + 1  # the line after the last
 bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
@@ -272,7 +276,7 @@ LIES = {
         SHIPPED_TEXT.replace("[32, 64, 128, 256, 384]", f"[{'1,' * 13_000}]").encode(),
         "at least an integer of 13,002 bits for 13000 filters",
     ),
-    "nested lists": (with_knob("[" * 5000 + "]" * 5000), "line 71 has more than 20 levels"),
+    "nested lists": (with_knob("[" * 5000 + "]" * 5000), f"line {LINE} has more than 20 levels"),
     "open lists": (b"a: " + b"[" * 30_000, "more than 20 levels"),
     "open mappings": (b"{" * 30_000, "more than 20 levels"),
     "lists of lists": (b"- " * 15_000, "more than 20 levels"),
@@ -283,12 +287,12 @@ LIES = {
     "an unknown key with ESC": (b'"\\x1b[2J\\nx": 1\n' + SHIPPED_TEXT.encode(), r"\\x1b\[2J\\nx is not a known key"),
     "half a character": (with_knob('"\\ud800"', "strategy"), r"Received: '\\ud800'"),
     "a long line": (with_knob("x" * 100_000), "more than 32 KiB"),
-    "a long value": (with_knob("x" * 10_000), "line 71 has more than 4,096 characters"),
+    "a long value": (with_knob("x" * 10_000), f"line {LINE} has more than 4,096 characters"),
     "a value not quite as long": (with_knob("x" * 4000), r"Received: 'x+\.\.\.x+'"),
     "a long key": (b"x" * 1000 + b": 1\n" + SHIPPED_TEXT.encode(), r"x\.\.\. is not a known key"),
     "10 MB": (SHIPPED_TEXT.encode() + b"# and so on\n" * 870_000, "more than 32 KiB"),
     "a key twice": (SHIPPED_TEXT.encode() + b"train:\n  strategy: one\n", f'line {END}: found duplicate key "train"'),
-    "a knob twice": (with_knob("2000\n  bootstrap: 3000"), 'line 72: found duplicate key "bootstrap"'),
+    "a knob twice": (with_knob("2000\n  bootstrap: 3000"), f'line {LINE + 1}: found duplicate key "bootstrap"'),
     "a long key twice": (b"x" * 900 + b": 1\n" + b"x" * 900 + b": 1\n", "line 2: found duplicate key"),
     "sexagesimal": (with_knob("1:30"), "evaluate.bootstrap should be a valid integer. Received: '1:30'"),
     "sexagesimal of YAML 1.1": (
@@ -304,16 +308,16 @@ LIES = {
     "a date": (with_knob("2020-01-01"), "Received: datetime.date"),
     "no date": (with_knob("2020-13-45"), "is not YAML: month must be in 1..12"),
     "a date out of range": (with_knob("0001-01-01T00:00:00+23:59"), "."),
-    "an anchor": (with_knob("&x 2000"), "line 71 has an anchor or alias"),
-    "an alias": (with_knob("*x"), "line 71 has an anchor or alias"),
+    "an anchor": (with_knob("&x 2000"), f"line {LINE} has an anchor or alias"),
+    "an alias": (with_knob("*x"), f"line {LINE} has an anchor or alias"),
     "an alias of itself": (b"&a [*a]", "line 1 has an anchor or alias"),
     "a billion laughs": (bomb.encode(), "line 1 has an anchor or alias"),
     "a billion merged": (merged.encode(), "line 1 has an anchor or alias"),
-    "a tag of Python": (with_knob("!!python/object/apply:os.system ['true']"), "line 71 has a tag"),
-    "a plain tag": (with_knob("!!int '2000'"), "line 71 has a tag"),
-    "an empty tag": (with_knob("!!int"), "line 71 has a tag"),
-    "a value of a sign": (with_knob("="), "is not YAML: line 71: could not determine"),
-    "a merge of nothing": (with_knob("<<"), "is not YAML: line 71: could not determine"),
+    "a tag of Python": (with_knob("!!python/object/apply:os.system ['true']"), f"line {LINE} has a tag"),
+    "a plain tag": (with_knob("!!int '2000'"), f"line {LINE} has a tag"),
+    "an empty tag": (with_knob("!!int"), f"line {LINE} has a tag"),
+    "a value of a sign": (with_knob("="), f"is not YAML: line {LINE}: could not determine"),
+    "a merge of nothing": (with_knob("<<"), f"is not YAML: line {LINE}: could not determine"),
     "a list as key": (b"? [a]\n: 1\n" + SHIPPED_TEXT.encode(), "should be strings"),
     "a mapping as key": (b"? {a: b}\n: 1\n", "is not YAML"),
     "a tab": (SHIPPED_TEXT.replace("  seed", "\tseed").encode(), "is not YAML: line 5: found character"),

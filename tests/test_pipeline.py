@@ -73,7 +73,7 @@ def clone(folder: Path) -> Project:
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["prepare"]["drawings"] = COUNT
     params["train_cnn"] |= {"filters": [16, 32, 64], "image_sizes": [32, 48], "epochs": [2, 3], "batch_size": 32}
-    params["train_xception"] |= {"image_size": 150, "epochs": 8}
+    params["train_xception"] |= {"image_size": 150, "epochs": 8, "seeds": 2}
     # The default, 99.5 %, is more than so few validation photographs can show.
     params["evaluate"] |= {"corrupted": 12, "answer_accuracy": ANSWER_ACCURACY}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -123,6 +123,11 @@ def test_every_stage_ran_and_left_what_is_relied_on(project: Project) -> None:
         assert trained["seconds"] > 0
         history = pd.read_csv(project.folder / f"plots/history_{name}.csv")
         assert list(history["epoch"]) == list(range(1, trained["epochs"] + 1))
+    of_seeds = evaluation["spread"]["xception"]["seeds"]
+    assert list(of_seeds) == ["7", "8"]
+    assert of_seeds["7"] == {key: evaluation["xception"][key] for key in ("accuracy", "log_loss")} != of_seeds["8"]
+    assert project.json("metrics/train_xception.json")["seconds_seeds"] > 0
+    assert findings["difference"]["beyond"]["training"] in (True, False)
     assert (project.folder / "reports/comparison.html").stat().st_size > 100_000
     if PHOTOGRAPHS.exists():
         assert evaluation["xception"]["accuracy"] > 0.9

@@ -166,6 +166,10 @@ def test_evaluate_publishes_once_what_it_finds_twice(project, tmp_path):
     assert found["cnn"]["brier"] != found["cnn"]["uncalibrated_brier"]
     assert all(isinstance(value, int | float) for value in told["xception"].values())
     assert files.read_json(paths.FINDINGS) == found
+    # The heads of further seeds were not left here; of the CNN the params tell.
+    assert told["spread"] == {"cnn": {"deviation": {"accuracy": P.evaluate.cnn_seed_deviation}}, "xception": {}}
+    assert found["difference"]["spread"] == [P.evaluate.cnn_seed_deviation, None]
+    assert "The chance of training: not measured for Xception" in found["difference"]["words"]
     paths.PLOTS.mkdir(exist_ok=True)
     for name in style.NAMES:
         (paths.PLOTS / f"mistakes_{name}.png").write_bytes(name.encode())
@@ -359,7 +363,7 @@ def test_models_pulled_from_another_machine_are_evaluated_with_a_warning(project
         said = capsys.readouterr()
         assert said.err.count("warning: run ") == 2
         found = json.loads(paths.FINDINGS.read_text())
-        assert said.out.strip().endswith(found["difference"]["headline"])
+        assert said.out.strip().endswith("{headline}: {certainty}".format_map(found["difference"]))
         assert found["cnn"]["test_photographs"] == 20
         assert np.isfinite(found["xception"]["log_loss"])
         assert "/photos" in paths.REPORT.read_text()

@@ -11,7 +11,7 @@ from PIL import Image
 from test_prepare import BAD
 
 from catdog.answers import classifier
-from catdog.evaluation import difference, doubt, report, scoring
+from catdog.evaluation import difference, doubt, report, scoring, spread
 from catdog.pictures.style import NAMES
 
 KNOBS = {"answer_accuracy": 0.995, "confidence": 0.95, "unfamiliar": 0.01}
@@ -80,7 +80,15 @@ def content(tmp_path):
         | {"sureness": 0.9123, "doubt": doubted(labels, p), "agreement": AGREEMENT}
         for m, p in probabilities.items()
     }
-    evaluation["difference"] = difference.compare(labels, *probabilities.values(), **options, names=("CNN", "Xception"))
+    seeds = {7: evaluation["xception"], 8: {"accuracy": 0.98765, "log_loss": 0.04321}}
+    evaluation["spread"] = {"cnn": {"deviation": {"accuracy": 0.0086}}, "xception": spread.summarised(seeds)}
+    evaluation["difference"] = difference.compare(
+        labels,
+        *probabilities.values(),
+        **options,
+        names=("CNN", "Xception"),
+        spread=[spread.of_accuracy(measured) for measured in evaluation["spread"].values()],
+    )
     history = pd.DataFrame(
         {"epoch": [1, 2], "image_size": 64, "val_loss": [1.0, 0.5], "val_accuracy": [0.6, 0.9], "seconds": 20.0}
     )
@@ -167,7 +175,7 @@ def test_the_source_comes_first_then_the_verdict(content, tmp_path):
     difference = content["evaluation"]["difference"]
     assert difference["better"] == "second"
     assert difference["headline"] in body[:250]
-    assert "of 200 test photographs right: that is beyond chance." in body
+    assert "of 200 test photographs right: that is beyond chance, both of photographs and of training." in body
     assert difference["words"] in body
     assert "Drawings" not in text
 
@@ -183,6 +191,25 @@ def test_metrics_and_intervals_are_in_the_table(content, tmp_path):
         assert text.count(number) >= 2, number
     assert "CNN takes 3 min 5 s to train, 7.2 ms for each photograph and a file of 5.5 MB; Xception takes" in text
     assert "Time to 95 % of its best until validation accuracy was that far 3 min 5 s 3 min 5 s" in text
+
+
+def test_the_spread_of_training_is_told_by_seed(content, tmp_path):
+    text = rendered(content, tmp_path).text
+    accuracy, log_loss = (content["evaluation"]["xception"][key] for key in ("accuracy", "log_loss"))
+    deviation = abs(accuracy - 0.98765) / np.sqrt(2)
+    assert "CNN, 0.86 points (evaluate.cnn_seed_deviation);" in text
+    assert f"Xception, {100 * deviation:.2f} points (over 2 seeds)." in text
+    assert f"Seed 7 the model compared here {100 * accuracy:.2f} % {log_loss:.4f} Seed 8 98.77 % 0.0432 Mean" in text
+    assert f"Standard deviation {100 * deviation:.2f} % " in text
+    assert "Trained anew from other random numbers" in text
+
+
+def test_a_spread_that_was_not_measured_is_told_with_the_reason(content, tmp_path):
+    content["evaluation"]["spread"] = {"cnn": {}, "xception": {}}
+    text = rendered(content, tmp_path).text
+    assert "CNN, not measured (evaluate.cnn_seed_deviation is null);" in text
+    assert "Xception, not measured (one seed alone, or blocks that were fine-tuned)." in text
+    assert "Seed 7" not in text
 
 
 def test_doubt_is_told_with_intervals_and_what_was_asked_for(content, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 import training_fixtures
@@ -16,6 +17,7 @@ import yaml
 from training_fixtures import REPOSITORY, tracked, writes_its_outputs_alone
 
 from catdog.base import files, paths
+from catdog.training.xception import seeds
 
 pytestmark = pytest.mark.slow
 FIGURES = ["epoch", "image_size", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"]
@@ -114,12 +116,40 @@ def test_other_knobs_after_a_kill_are_another_training(tmp_path):
         assert list(paths.CHECKPOINTS.iterdir()) == []
 
 
-def test_xception_killed_in_features_head_and_fine_tuning(tmp_path):
+def weights_of_xception(path: Path) -> str:
     keras.utils.set_random_seed(3)
     shape = (71, 71, 3)
     xception = keras.applications.Xception(include_top=False, weights=None, pooling="avg", input_shape=shape)
-    xception.save_weights(tmp_path / "own.weights.h5")
-    knobs = {"weights": str(tmp_path / "own.weights.h5"), "fine_tune_blocks": 1, "precision": "float32"}
+    xception.save_weights(path)
+    return str(path)
+
+
+def test_xception_killed_in_a_further_seed(tmp_path):
+    knobs = {"weights": weights_of_xception(tmp_path / "own.weights.h5"), "precision": "float32"}
+    for folder in ("alone", "killed"):
+        (tmp_path / folder).mkdir()
+    kept = paths.model("xception") / paths.SEEDS_FILE
+    with tracked(tmp_path / "alone"):
+        prepare(train_xception=knobs)
+        alone = stage("xception")
+        heads = seeds.load(kept)
+        assert list(heads) == [8]
+    with tracked(tmp_path / "killed") as client:
+        prepare(train_xception=knobs)
+        for where in ("within the second seed", "before the model is left"):
+            killed("xception", where)
+            assert steps(client) == [1, 2, 3], "the curves of the run are those of the model"
+        assert_one_whole_run(client, "xception", stage("xception"), alone)
+        np.testing.assert_allclose(seeds.load(kept)[8].val_logits, heads[8].val_logits, atol=1e-3)
+        told = files.read_json(paths.train_metrics("xception"))
+        assert told["seconds_seeds"] > 0
+        parts = ("features", "data", "training")
+        assert told["seconds"] == pytest.approx(sum(told[f"seconds_{part}"] for part in parts))
+
+
+def test_xception_killed_in_features_head_and_fine_tuning(tmp_path):
+    weights = weights_of_xception(tmp_path / "own.weights.h5")
+    knobs = {"weights": weights, "fine_tune_blocks": 1, "precision": "float32"}
     for folder in ("alone", "killed"):
         (tmp_path / folder).mkdir()
     with tracked(tmp_path / "alone"):

@@ -176,6 +176,82 @@ def test_compare_counts_who_is_right_alone_and_tests_it_exactly():
     assert "A alone is right on 1 and B alone on 9" in result["words"]
 
 
+def lead_of_8_points(**changed):
+    """A is wrong on 9 of 100 photographs, B on another 1: p = 0.021."""
+    labels = np.tile([0, 1], 50)
+    first, second = labels * 0.8 + 0.1, labels * 0.8 + 0.1
+    first[:9] = 1 - first[:9]
+    second[20] = 1 - second[20]
+    return compared(labels, first, second, names=("A", "B"), **changed)
+
+
+def test_a_lead_stands_beyond_chance_of_photographs_and_of_training():
+    result = lead_of_8_points(spread=(0.02, 0.0))
+    # b + c discordant pairs of n, in closed form.
+    of_photographs = np.sqrt(0.10 - 0.08**2) / np.sqrt(100)
+    assert result["deviation_photographs"] == pytest.approx(of_photographs)
+    assert result["deviation_training"] == 0.02
+    assert 1.96 * np.hypot(of_photographs, 0.02) < 0.08
+    assert result["beyond"] == {"photographs": True, "training": True}
+    assert result["better"] == "second"
+    assert result["headline"] == "B is better by 8.0 points of accuracy"
+    assert result["certainty"] == "that is beyond chance, both of photographs and of training"
+    moved = "their difference would move by about 3.7 points (standard deviation): a lead of 8.0 points stands."
+    assert moved in result["words"]
+    assert "Other photographs of this kind would give a lead of" in result["words"]
+
+
+def test_a_lead_within_the_spread_of_both_trainings_makes_no_winner():
+    result = lead_of_8_points(spread=(0.02, 0.03))
+    assert result["deviation_training"] == pytest.approx(np.sqrt(0.0013))
+    assert result["beyond"] == {"photographs": True, "training": False}
+    assert result["better"] == "not distinguishable"
+    assert result["headline"] == "B is ahead by 8.0 points of accuracy, which another training could undo"
+    assert result["certainty"] == "that is beyond the chance of photographs, but not beyond that of training"
+    assert "a lead of 8.0 points could be undone by that" in result["words"]
+    # At less confidence it is one.
+    assert lead_of_8_points(spread=(0.02, 0.03), confidence=0.9)["better"] == "second"
+
+
+@pytest.mark.parametrize(
+    ("spread", "unknown"), [((None, None), "A and B"), ((0.0, None), "B"), ((None, 0.5), "A")], ids=str
+)
+def test_a_spread_that_was_not_measured_is_told_and_decides_nothing(spread, unknown):
+    result = lead_of_8_points(spread=spread)
+    assert result["deviation_training"] is None
+    assert result["beyond"] == {"photographs": True, "training": None}
+    assert result["better"] == "second"
+    assert result["certainty"] == "that is beyond the chance of photographs; of training: not measured"
+    assert f"The chance of training: not measured for {unknown}." in result["words"]
+
+
+def test_what_photographs_can_do_by_chance_no_spread_makes_certain():
+    labels = np.tile([0, 1], 100)
+    first, second = labels * 0.8 + 0.1, labels * 0.8 + 0.1
+    first[:5] = 1 - first[:5]
+    result = compared(labels, first, second, spread=(0.0, 0.0))
+    assert 1.96 * result["deviation_photographs"] < result["accuracy"]["difference"]
+    assert result["beyond"] == {"photographs": False, "training": False}
+    assert result["better"] == "not distinguishable"
+    assert result["certainty"] == "a difference that chance alone can make"
+
+
+def test_a_verdict_stands_as_rarely_as_it_should_where_two_recipes_are_alike():
+    # Each training of a recipe is right on each photograph with a probability that itself moves from seed to seed.
+    random = np.random.default_rng(0)
+    labels, moved, stood, would_have = np.tile([0, 1], 500), 0.01, 0, 0
+    for _ in range(500):
+        models = [
+            np.where(random.random(1000) < 0.95 + moved * random.normal(), labels, 1 - labels) * 0.8 + 0.1
+            for _ in range(2)
+        ]
+        result = compared(labels, *models, resamples=100, spread=(moved, moved))
+        stood += result["better"] != "not distinguishable"
+        would_have += result["beyond"]["photographs"]
+    assert stood / 500 < 0.08
+    assert would_have / 500 > 0.2, "photographs alone would have made a winner of many"
+
+
 def test_compare_is_antisymmetric():
     labels, first = predictions(seed=1)
     second = np.where(labels == 1, first**0.2, 1 - (1 - first) ** 0.2)

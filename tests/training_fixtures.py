@@ -36,7 +36,7 @@ _CHANGES = {
     "train_cnn": {"filters": [4, 6], "image_sizes": [16, 24], "epochs": [2, 3], "patience": 3, "batch_size": 8}
     | {"precision": "float32", "learning_rate": 0.02},
     "train_xception": {"image_size": 71, "hidden": 8, "dropout": 0.4, "epochs": 3, "patience": 3, "batch_size": 4}
-    | {"fine_tune_epochs": 2, "fine_tune_learning_rate": 0.001},
+    | {"fine_tune_epochs": 2, "fine_tune_learning_rate": 0.001, "seeds": 2},
     "evaluate": {"bootstrap": 100, "corrupted": 4},
 }
 

@@ -20,6 +20,7 @@ FEATURES = Path("data/features")
 MODELS = Path("models")
 MODEL_FILE = "model.keras"
 RUN_FILE = "run.json"
+SEEDS_FILE = "seeds.npz"  # beside the model: what the same training comes to from other seeds
 
 # What a training needs to go on after a kill. Not a DVC output: DVC removes those before a stage runs.
 CHECKPOINTS = Path("data/checkpoints")

@@ -23,6 +23,7 @@ from catdog.evaluation import (
     properties,
     scoring,
     slices,
+    spread,
     timing,
     tradeoffs,
 )
@@ -101,7 +102,8 @@ def measure(
     test: shards.Shard,
     aside: shards.Shard,
 ) -> dict:
-    """Each model's metrics with intervals and cost, and the difference between the two, in numbers and words."""
+    """Each model's metrics with intervals and cost, the spread of their trainings, and the difference between the two,
+    in numbers and words."""
     e = p.evaluate
     score = partial(scoring.score, answers.labels, threshold=e.threshold)
     intervals = partial(scoring.intervals, answers.labels, **_bootstrap(p), threshold=e.threshold)
@@ -128,6 +130,7 @@ def measure(
             | _uncalibrated(intervals(uncalibrated))
             | {"robustness": scoring.mean_interval(corrupted.shares[name], **_bootstrap(p)).tolist()},
         }
+    metrics["spread"] = spread.measure(p, answers.labels, answers.features, served=metrics["xception"])
     metrics["difference"] = difference.compare(
         answers.labels,
         *answers.probabilities.values(),
@@ -135,6 +138,7 @@ def measure(
         threshold=e.threshold,
         names=list(NAMES.values()),
         things="drawings" if drawings_note() else "photographs",
+        spread=[spread.of_accuracy(metrics["spread"][name]) for name in models],
     )
     return metrics
 
@@ -142,7 +146,8 @@ def measure(
 def write(metrics: dict) -> None:
     """Write metrics/evaluation.json, numbers alone, for DVC to compare; and all of them for the report's use."""
     files.write_json(paths.FINDINGS, metrics)
-    files.write_json(paths.EVALUATION, {name: _numbers(values) for name, values in metrics.items()})
+    numbers = {name: _numbers(values) for name, values in metrics.items()}
+    files.write_json(paths.EVALUATION, numbers | {"spread": metrics["spread"]})
 
 
 def drawings_note() -> str:

@@ -9,11 +9,13 @@ import pandas as pd
 from PIL import Image
 
 from catdog.base import files
-from catdog.evaluation import report_tables
+from catdog.evaluation import report_tables, spread
 from catdog.pictures.style import COLOURS, NAMES
 from catdog.pictures.wording import percent
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
+_CNN_SPREAD = "evaluate.cnn_seed_deviation"
+_NOT_MEASURED = {"cnn": f"{_CNN_SPREAD} is null", "xception": "one seed alone, or blocks that were fine-tuned"}
 
 
 def render(
@@ -55,6 +57,8 @@ def render(
         sureness={model: _sureness(evaluation[model], params["evaluate"]) for model in NAMES},
         data=data,
         agreement=report_tables.agreement(evaluation["difference"]),
+        seeds=report_tables.seeds(evaluation["spread"]["xception"]),
+        spread=_spread(evaluation["spread"]),
         splits=report_tables.splits(data["counts"], classes),
         sizes=report_tables.sizes(data.get("sizes", {}), classes),
         source=report_tables.source(data["source"]),
@@ -69,14 +73,21 @@ def _verdict(evaluation: dict) -> str:
     difference = evaluation["difference"]
     models = sorted(NAMES, key=lambda model: -evaluation[model]["accuracy"])
     shares = " against ".join(f"{percent(evaluation[model]['accuracy'])} ({NAMES[model]})" for model in models)
-    if difference["better"] != "not distinguishable":
-        certainty = "that is beyond chance"
-    elif difference["accuracy"]["difference"]:
-        certainty = "a difference that chance alone can make"
-    else:
-        certainty = "no difference"
     tested = f"{evaluation[models[0]]['test_photographs']:,} test {difference['things']}"
-    return f"{shares} of {tested} right: {certainty}."
+    return f"{shares} of {tested} right: {difference['certainty']}."
+
+
+def _spread(measured: dict) -> str:
+    """How far another seed moves each model's accuracy, and how that is known."""
+    known = []
+    for model, name in NAMES.items():
+        deviation = spread.of_accuracy(measured[model])
+        if deviation is None:
+            known.append(f"{name}, not measured ({_NOT_MEASURED[model]})")
+        else:
+            by = f"over {len(measured[model]['seeds'])} seeds" if "seeds" in measured[model] else _CNN_SPREAD
+            known.append(f"{name}, {100 * deviation:.2f} points ({by})")
+    return "; ".join(known) + "."
 
 
 def _sureness(metrics: dict, knobs: dict) -> str:

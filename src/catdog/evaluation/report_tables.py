@@ -25,6 +25,11 @@ WRITE: dict[str, Callable[[Any], str]] = {
     "nats": "{:.3f}".format,
     "area": "{:.4f}".format,
 }
+# Of the spread of training, which is smaller than an interval: with a digit more.
+_SEED: dict[str, Callable[[float], str]] = {
+    "accuracy": lambda share: f"{100 * share:.2f} %",
+    "log_loss": "{:.4f}".format,
+}
 
 
 def rows(numbers: Numbers, columns: list[dict], **words: str) -> Rows:
@@ -61,6 +66,20 @@ def agreement(difference: dict) -> Rows:
         (f"{first} right", "", _counts(difference["both_right"], difference["only_first_right"])),
         (f"{first} wrong", "", _counts(difference["only_second_right"], difference["both_wrong"])),
     ]
+
+
+def seeds(spread: dict) -> Rows:
+    """What the same training comes to from each seed, with mean and deviation: what `spread.measure` has of a model."""
+    if "seeds" not in spread:
+        return []
+    (served, its_metrics), *others = spread["seeds"].items()
+    rows = [
+        (f"Seed {served}", "the model compared here", its_metrics),
+        *((f"Seed {seed}", "", metrics) for seed, metrics in others),
+        ("Mean", "", spread["mean"]),
+        ("Standard deviation", "", spread["deviation"]),
+    ]
+    return [(name, meaning, [(_SEED[key](of[key]), "") for key in _SEED]) for name, meaning, of in rows]
 
 
 def splits(counts: dict[str, dict[str, int]], classes: list[str]) -> Rows:

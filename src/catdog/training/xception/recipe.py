@@ -31,10 +31,16 @@ def train_head(
     photographs: int,
     checkpoint: Checkpoint,
     on_epoch: OnEpoch,
+    seed: int | None = None,
 ) -> tuple[keras.Model, fitting.Result]:
-    """Train the head on features, float32 (n, 2048), with labels (n,): of `photographs`, then of their variants."""
+    """Train the head on features, float32 (n, 2048), with labels (n,): of `photographs`, then of their variants.
+
+    Weights, order and dropout follow from `seed`, which is `base.seed` unless another is given.
+    """
     t = p.train_xception
-    keras.utils.set_random_seed(p.base.seed)
+    name = "head" if seed is None else f"head, seed {seed}"
+    seed = p.base.seed if seed is None else seed
+    keras.utils.set_random_seed(seed)
     with strategies.scope(p.train.strategy):
         head = network.head(t, features=train[0].shape[1])
         rate = keras.optimizers.schedules.CosineDecay(
@@ -47,14 +53,12 @@ def train_head(
     def load() -> tuple[Callable[[int], batches.FeatureBatches], batches.InOrder]:
         def of_epoch(epoch: int) -> batches.FeatureBatches:
             variants = len(train[1]) // photographs - 1
-            return batches.FeatureBatches(
-                *train, variants=variants, batch_size=t.batch_size, seed=p.base.seed, epoch=epoch
-            )
+            return batches.FeatureBatches(*train, variants=variants, batch_size=t.batch_size, seed=seed, epoch=epoch)
 
         return of_epoch, batches.InOrder(*val, batch_size=1024)
 
     phase = fitting.Phase(
-        name="head",
+        name=name,
         image_size=t.image_size,
         epochs=t.epochs,
         load=load,
@@ -65,9 +69,14 @@ def train_head(
 
 
 def joined(p: params.Params, base: keras.Model, head: keras.Model) -> keras.Model:
-    """`base` and the trained `head` as one model, from pixels to probability."""
+    """`base` and the weights of the trained `head` as one model, from pixels to probability.
+
+    Neither is compiled: a file of the model would else name the loss and metrics, which loading it would need again.
+    """
     with strategies.scope(p.train.strategy):
-        return network.xception(base, head, image_size=p.train_xception.image_size)
+        plain = network.head(p.train_xception, features=head.input_shape[-1])
+        plain.set_weights(head.get_weights())
+        return network.xception(base, plain, image_size=p.train_xception.image_size)
 
 
 def fine_tune(
