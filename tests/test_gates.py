@@ -21,7 +21,14 @@ LIMITS = params.Promote(
     max_disagreement=None,
 )
 EVALUATE = params.Evaluate(
-    threshold=0.5, confidence=0.95, bootstrap=500, corrupted=1, answer_accuracy=0.995, unfamiliar=0.01
+    threshold=0.5,
+    confidence=0.95,
+    bootstrap=500,
+    corrupted=1,
+    answer_accuracy=0.995,
+    unfamiliar=0.01,
+    cnn_mirrored=True,
+    cnn_seed_deviation=None,
 )
 LABELS = np.arange(1000) % 2
 
