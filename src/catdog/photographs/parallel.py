@@ -105,7 +105,7 @@ def _map(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[[Item], Result], chunk: list[Item]) -> Future[list[Result]]:
     try:
-        with _main_unnoticed():
+        with main_unnoticed():
             return pool.submit(_map, function, chunk)
     except BrokenProcessPool as error:
         # A worker died since the last result was taken. It comes up in its turn, like one that dies later.
@@ -133,7 +133,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 @contextmanager
-def _main_unnoticed() -> Iterator[None]:
+def main_unnoticed() -> Iterator[None]:
     """Keep processes that start meanwhile from importing the script that was started, and all that it imports.
 
     They would, for functions of its own; for prepare that is a second of CPU in every worker.
