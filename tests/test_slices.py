@@ -7,7 +7,7 @@ from scipy import stats
 from served_fixtures import brightness
 from training_fixtures import noise
 
-from catdog.answers import familiarity, inference
+from catdog.answers import asking, familiarity, inference
 from catdog.answers.classifier import Classifier
 from catdog.evaluation import corruptions, scoring, slices, suspects
 from catdog.photographs import photos, shards
@@ -80,6 +80,30 @@ def test_accuracy_on_corrupted_photographs_is_counted(shard, tmp_path):
     assert (table[["unsure", "neither"]] == 0).all(axis=None)
     corruptions.draw(table, tmp_path / "corruptions.png")
     assert (tmp_path / "corruptions.png").stat().st_size > 5000
+
+
+def test_a_network_gets_all_corruptions_in_one_stream_and_each_answer_counts_in_its_place(shard, monkeypatch):
+    models = {"cnn": brightness(threshold=0.5), "xception": brightness(threshold=0.45)}
+    plain = {name: m.judge(inference.on_shard(shard, m.network, side=m.side)) for name, m in models.items()}
+    stream, streams = asking.Network.stream, []
+    monkeypatch.setattr(asking.Network, "stream", lambda self, batches: streams.append(self) or stream(self, batches))
+    found = corruptions.measure(shard, count=20, models=models, plain=plain, confidence=0.95)
+    assert streams == [model.network for model in models.values()]
+
+    rows = shard.sample(20)
+    trials = [(kind, strength) for kind in corruptions.KINDS for strength in corruptions.STRENGTHS]
+    for name, model in models.items():
+        right = np.empty((len(trials), len(rows)), bool)
+        for trial, (kind, strength) in enumerate(trials):
+            for place, row in enumerate(rows):
+                made = corruptions.corrupted(shard.jpeg(row), shard.ids[row], kind=kind, strength=strength)
+                given = model.judge(model.ask(photos.pixels(made, model.side)[None])).labels
+                right[trial, place] = given[0] == shard.labels[row]
+        assert found.shares[name].tolist() == right.mean(axis=0).tolist()
+        of_model = found.table[(found.table["model"] == name) & (found.table["strength"] > 0)]
+        assert list(zip(of_model["corruption"], of_model["strength"], strict=True)) == trials
+        assert of_model["accuracy"].tolist() == right.mean(axis=1).tolist()
+        assert 0 < right.mean() < 1
 
 
 def test_doubt_about_corrupted_photographs_is_counted_beside_accuracy(shard):

@@ -4,16 +4,18 @@ After Hendrycks and Dietterich 2019, https://arxiv.org/abs/1903.12261, with what
 """
 
 import hashlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 
-from catdog.answers.asking import BATCH, joined
+from catdog.answers.asking import BATCH, Asked, joined
 from catdog.answers.classifier import DOUBTS, Classifier, Judged
 from catdog.base.progress import track
 from catdog.evaluation import scoring
@@ -25,6 +27,7 @@ from catdog.pictures.style import COLOURS, NAMES
 STRENGTHS = (1, 2, 3)
 
 Corrupt = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
+Trial = tuple[str, int]  # kind and strength
 
 
 def blur(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
@@ -101,6 +104,7 @@ def measure(
 
     Args:
         count: photographs at most.
+        models: each with a network of its own: all are asked at the same time.
         plain: what the models say of all photographs as they are.
     """
     chosen = shard.sample(count)
@@ -118,12 +122,12 @@ def measure(
     for name in models:
         note("none", 0, name, plain[name].probabilities[chosen], plain[name].labels[chosen])
     trials = [(kind, strength) for kind in KINDS for strength in STRENGTHS]
-    for kind, strength in track(trials, total=len(trials), what="corrupted photographs"):
-        jpegs = list(parallel.threaded(partial(_version, shard, kind=kind, strength=strength), chosen, ahead=4 * BATCH))
-        for name, model in models.items():
-            pixels = parallel.threaded(partial(photos.pixels, size=model.side), jpegs, ahead=4 * BATCH)
-            asked = joined(model.network.stream(map(np.stack, parallel.chunks(pixels, BATCH))))
-            judged = model.judge(asked)
+    asked = _ask(shard, chosen, trials, models)
+    for (kind, strength), of_models in track(
+        zip(trials, asked, strict=True), total=len(trials), what="corrupted photographs"
+    ):
+        for name, of_model in of_models.items():
+            judged = models[name].judge(of_model)
             rights[name].append(note(kind, strength, name, judged.probabilities, judged.labels))
     columns = ["corruption", "strength", "model", "photographs", "accuracy", "low", "high", *DOUBTS.values()]
     shares = {name: np.mean(by_trial, axis=0) for name, by_trial in rights.items()}
@@ -146,5 +150,30 @@ def draw(table: pd.DataFrame, path: Path, *, note: str = "") -> None:
     style.save(figure, path)
 
 
-def _version(shard: Shard, row: int, *, kind: str, strength: int) -> bytes:
-    return corrupted(shard.jpeg(row), shard.ids[row], kind=kind, strength=strength)
+def _ask(
+    shard: Shard, rows: list[int], trials: list[Trial], models: dict[str, Classifier]
+) -> Iterator[dict[str, Asked]]:
+    """What each model says of these photographs, trial by trial.
+
+    It is one stream through all trials and both networks: while they compute, the next batches are made on threads,
+    and a network waits neither for the end of a trial nor for the other one.
+    """
+    batches = list(parallel.chunks(rows, BATCH))
+    make = partial(_pixels, shard, sides=[model.side for model in models.values()])
+    pixels = parallel.threaded(make, itertools.product(trials, batches), ahead=2 * parallel.cores())
+    streams = [
+        model.network.stream(map(itemgetter(place), of_all))
+        for place, (model, of_all) in enumerate(zip(models.values(), itertools.tee(pixels, len(models)), strict=True))
+    ]
+    # Batch by batch in turns: the other network has its next batches under way meanwhile.
+    answers = zip(*streams, strict=True)
+    for _ in trials:
+        by_model = zip(*itertools.islice(answers, len(batches)), strict=True)
+        yield {name: joined(parts) for name, parts in zip(models, by_model, strict=True)}
+
+
+def _pixels(shard: Shard, item: tuple[Trial, list[int]], *, sides: list[int]) -> list[np.ndarray]:
+    """A batch of corrupted photographs for networks of these sides, uint8 (rows, side, side, 3) each."""
+    (kind, strength), rows = item
+    jpegs = [corrupted(shard.jpeg(row), shard.ids[row], kind=kind, strength=strength) for row in rows]
+    return [np.stack([photos.pixels(jpeg, side) for jpeg in jpegs]) for side in sides]
