@@ -285,11 +285,11 @@ def test_25_000_unrelated_pictures_are_hardly_looked_at():
     assert [0, 24_999] in families
 
 
-def test_many_copies_of_one_picture_take_one_look_each():
+def test_many_copies_of_one_picture_take_hardly_more_than_one_look_each():
     hashes = np.repeat(scattered(1), 3_000, axis=0)
     asked = []
     assert neighbours.families(hashes, lambda *pair: asked.append(pair) is None) == [list(range(3_000))]
-    assert len(asked) == 2_999
+    assert 2_999 <= len(asked) < 3_020  # while one is under way, the next may turn out not to be needed
 
 
 def test_chains_are_followed_and_broken_where_pictures_differ():

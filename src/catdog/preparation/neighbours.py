@@ -18,33 +18,38 @@ _BITS_APART = 12
 _CHOICES, _BITS = 256, 16
 _PAIRS_AT_ONCE = 1 << 20
 
+Pair = tuple[int, int, bool]  # two rows, ascending, and whether to mirror one picture
+
 
 def families(hashes: np.ndarray, alike: Callable[[int, int, bool], bool]) -> list[list[int]]:
     """The rows of pictures that are alike, and of those that are alike to these, and so on. Every row is in one family.
 
     Args:
         hashes: uint64 (pictures, 4), as `fingerprints.hashes` gives them.
-        alike: a close look at a pair: two rows, ascending, and whether to mirror one picture. It is not asked about
-            pictures already in one family, so a thousand copies take a thousand looks, not a million.
+        alike: a close look at a pair, on any thread. It is not asked about pictures already in one family, so a
+            thousand copies take a thousand looks, not a million.
     """
     family = np.arange(len(hashes))  # of each row, by the number of one of its rows
     members = [[row] for row in range(len(hashes))]
-    refuted = set()
-    # Sorting goes on ahead, on the other cores.
+    looked_at = set()
+
+    def unsettled(pairs: list[Pair]) -> Iterator[Pair]:
+        for pair in pairs:
+            if family[pair[0]] != family[pair[1]] and pair not in looked_at:
+                looked_at.add(pair)
+                yield pair
+
+    # Sorting and close looks go on ahead, on all cores.
     agreements = parallel.threaded(partial(_agreement, hashes), _choices(), ahead=parallel.cores())
     for agreement in track(agreements, total=_CHOICES, what="looking for near duplicates"):
         for pairs in _candidates(hashes, agreement, family):
-            for pair in pairs:
-                first, second = family[pair[0]], family[pair[1]]
-                if first == second or pair in refuted:
-                    continue
-                if alike(*pair):
-                    smaller, larger = sorted((first, second), key=lambda each: len(members[each]))
+            looks = parallel.threaded(lambda pair: (pair, alike(*pair)), unsettled(pairs), ahead=parallel.cores())
+            for (first, second, _), are_alike in looks:
+                if are_alike and family[first] != family[second]:
+                    smaller, larger = sorted((family[first], family[second]), key=lambda each: len(members[each]))
                     family[members[smaller]] = larger
                     members[larger] += members[smaller]
                     members[smaller] = []
-                else:
-                    refuted.add(pair)
     return [sorted(rows) for rows in members if rows]
 
 
@@ -75,7 +80,7 @@ def _agreement(hashes: np.ndarray, choice: np.uint64) -> _Agreement:
     return _Agreement(by_whole, by_view, start, end)
 
 
-def _candidates(hashes: np.ndarray, agreement: _Agreement, family: np.ndarray) -> Iterator[list[tuple[int, int, bool]]]:
+def _candidates(hashes: np.ndarray, agreement: _Agreement, family: np.ndarray) -> Iterator[list[Pair]]:
     """Pairs of rows of different families, and whether one is mirrored. The whole picture of one row agrees with some
     view of the other in the bits that were chosen, and differs in few others."""
     whole, views, per_picture = hashes[:, 0], hashes.ravel(), hashes.shape[1]
