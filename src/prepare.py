@@ -38,9 +38,8 @@ def main() -> None:
         counts = manifest.counts(table, classes=base.classes, seed=base.seed, **shares)
 
         pixels = shards.Shard(spool)
-        _, source = parallel.together(
-            partial(splits.write, findings, pixels, paths.PREPARED), partial(sources.describe, paths.RAW)
-        )
+        splits.write(findings, pixels, paths.PREPARED)
+        source = sources.describe(paths.RAW)
         note = style.note(source["kind"])
         parallel.together(
             partial(contact_sheets.draw, findings, pixels, classes=base.classes, note=note),

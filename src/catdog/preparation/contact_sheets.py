@@ -1,13 +1,12 @@
 """Sheets of thumbnails that show what prepare kept and what it refused."""
 
 from collections import defaultdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from catdog.base import paths
-from catdog.photographs import parallel, photos
+from catdog.photographs import photos
 from catdog.photographs.shards import Shard
 from catdog.pictures import sheets
 from catdog.pictures.sheets import Block
@@ -30,13 +29,10 @@ def draw(findings: list[Finding], pixels: Shard, *, classes: list[str], note: st
         pixels: the spool, as `inspection.spool` wrote it.
         note: stands under every title, in red.
     """
-    drawn = {
-        path: photographs(findings, pixels, label=label, name=classes[label])
-        for label, path in enumerate(paths.PHOTOGRAPHS)
-    }
-    drawn[paths.REFUSED] = refused(findings, pixels)
-    drawn[paths.NEAR_DUPLICATES] = near_duplicates(findings, pixels, classes=classes)
-    parallel.together(*(partial(_write, path, sheet, note) for path, sheet in drawn.items()))
+    for label, path in enumerate(paths.PHOTOGRAPHS):
+        _write(path, photographs(findings, pixels, label=label, name=classes[label]), note)
+    _write(paths.REFUSED, refused(findings, pixels), note)
+    _write(paths.NEAR_DUPLICATES, near_duplicates(findings, pixels, classes=classes), note)
 
 
 def _write(path: Path, sheet: Sheet, note: str) -> None:

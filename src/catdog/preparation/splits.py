@@ -1,11 +1,10 @@
 """Which photographs are for training, which for validation, and which for the test."""
 
 import hashlib
-from functools import partial
 from pathlib import Path
 
 from catdog.base import paths
-from catdog.photographs import parallel, shards
+from catdog.photographs import shards
 from catdog.preparation import corrections, inspection
 from catdog.preparation.inspection import Finding
 
@@ -35,12 +34,12 @@ def assign(findings: list[Finding], *, seed: int, val_fraction: float, test_frac
 
 
 def write(findings: list[Finding], pixels: shards.Shard, folder: Path) -> None:
-    """Write a shard for each split, and one of the photographs set aside, at the same time.
+    """Write a shard for each split, and one of the photographs set aside.
 
     Args:
         pixels: the spool, as `inspection.spool` wrote it.
     """
     chosen = {f"{split}.arrow": [f for f in findings if f.split == split and not f.reason] for split in SPLITS}
     chosen[paths.SET_ASIDE.name] = [finding for finding in findings if corrections.is_set_aside(finding)]
-    writing = (partial(shards.write, folder / name, inspection.unspool(of, pixels)) for name, of in chosen.items())
-    parallel.together(*writing)
+    for name, of in chosen.items():
+        shards.write(folder / name, inspection.unspool(of, pixels))
