@@ -1,4 +1,4 @@
-"""The README's week, command by command, on the drawn sample: it runs as printed, and each says what is printed."""
+"""The week of docs/week.md on the drawn sample: each command runs as printed, and says what is printed."""
 
 import base64
 import json
@@ -19,14 +19,13 @@ from catdog.photographs import photos, shards
 from catdog.preparation.drawn import drawings
 
 pytestmark = pytest.mark.slow
-TITLE = "## A week with it"
+PAGE = ROOT / "docs/week.md"
 NEW, WRONG = 40, 3  # photographs that it is asked about, and of those, how many a client contradicts
 
 
 def week() -> list[tuple[str, list[str]]]:
-    """The commands of the README's section, each with the lines that are printed under it."""
-    section = (ROOT / "README.md").read_text().partition(TITLE)[2].partition("\n## ")[0]
-    [block] = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
+    """The commands of the page, each with the lines that are printed under it."""
+    [block] = re.findall(r"```console\n(.*?)```", PAGE.read_text(), re.DOTALL)
     steps: list[tuple[str, list[str]]] = []
     for line in block.splitlines():
         if line.startswith("$ "):

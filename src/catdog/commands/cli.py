@@ -1,5 +1,6 @@
 """The `catdog` command: photographs in, models up and down the registry, answers out."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -37,10 +38,8 @@ def main() -> None:
 def _command() -> None:
     """The command that was asked for. If the MLflow store fails in the middle of any, that is one line."""
     dvc_files.mend(paths.root())
-    for command in (*answering.COMMANDS, *feedback.COMMANDS):
-        app.command()(command)
     try:
-        app()
+        everything()()
     except Exception:
         if "catdog.tracking.store" not in sys.modules:  # MLflow takes seconds to import
             raise
@@ -48,6 +47,14 @@ def _command() -> None:
 
         with store.answering():
             raise
+
+
+@functools.cache
+def everything() -> typer.Typer:
+    """All commands, in the order of the help."""
+    for command in (*answering.COMMANDS, *feedback.COMMANDS):
+        app.command()(command)
+    return app
 
 
 @app.command(hidden=True)
