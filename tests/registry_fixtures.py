@@ -64,6 +64,7 @@ def log_served(made: Made, *, experiment: str | None = None) -> tuple[str, str]:
         keras_file=made.keras_file,
         answers=made.folder,
         settings=made.settings,
+        card="# A card\n",
     )
     return model_id, run.info.run_id
 
@@ -117,7 +118,9 @@ class Store:
         tags = said | {key: value for key, value in other.items() if key not in figures}
         metrics = {key: other.get(key, value) for key, value in figures.items()}
         metrics = {key: value for key, value in metrics.items() if value is not None}
-        return registry.register(self.client, model, model_id=model_id, run_id=run_id, tags=tags, metrics=metrics)
+        return registry.register(
+            self.client, model, model_id=model_id, run_id=run_id, tags=tags, metrics=metrics, description="A card"
+        )
 
     def promote(self, candidate=None, *, client=None, **other) -> promotion.Promotion:
         known = {"p": P, "why": "a test"}

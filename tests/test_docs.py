@@ -27,6 +27,7 @@ RUN_BY = {
     "catdog demo": "test_demo.py",
     "catdog trace": "test_pipeline.py",
     "catdog compare": "test_pipeline.py",
+    "catdog card": "test_pipeline.py",
     "catdog export": "test_exporting.py",
     "catdog backup": "test_backup.py",
     "catdog restore": "test_backup.py",

@@ -368,7 +368,7 @@ def project(tmp_path_factory) -> Iterator[mlflow.MlflowClient]:
             model_id, run_id = log_served(each)
             tags = {"model_sha256": each.settings.model_sha256, "source_kind": "folder"}
             tags["served_sha256"] = client.get_logged_model(model_id).tags["served_sha256"]
-            registry.register(client, "cnn", model_id=model_id, run_id=run_id, tags=tags, metrics={})
+            registry.register(client, "cnn", model_id=model_id, run_id=run_id, tags=tags, metrics={}, description="")
         yield client
 
 

@@ -50,7 +50,7 @@ def project(tmp_path_factory) -> Path:
         model_id, run_id = log_served(made, experiment=experiment)
         served = client.get_logged_model(model_id).tags["served_sha256"]
         tags = {"model_sha256": files.sha256(folder / "model.keras"), "served_sha256": served}
-        registry.register(client, model, model_id=model_id, run_id=run_id, tags=tags, metrics={})
+        registry.register(client, model, model_id=model_id, run_id=run_id, tags=tags, metrics={}, description="")
     mlflow.set_tracking_uri(before)
     return folder
 

@@ -308,3 +308,12 @@ def test_from_the_registry_to_use_and_back_to_the_photographs(project: Project, 
     assert answers["label"].tolist() == [_label(row, sureness, params["evaluate"]) for row in answers.itertuples()]
     assert "first" in project.run("catdog", "history")
     assert "broken" not in project.run("catdog", "trace")
+    card = project.run("catdog", "card")
+    known = yaml.safe_load(card.split("---\n")[1])["model-index"][0]["results"][0]["metrics"]
+    name = champion.tags["model"]
+    evaluation = project.json("metrics/evaluation.json")[name]
+    assert {each["type"]: each["value"] for each in known}["accuracy"] == round(evaluation["accuracy"], 4)
+    for fact in (champion.tags["model_sha256"], champion.tags["run_id"], champion.tags["test_digest"], "drawings"):
+        assert fact in card
+    assert champion.description in card
+    assert champion.description.startswith("# ")

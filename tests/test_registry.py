@@ -51,7 +51,9 @@ def test_a_version_from_before_robustness_was_measured_does_not_pass(store):
 
 def test_a_model_that_is_not_in_the_store_is_told_in_one_line(store):
     with pytest.raises(UserError, match=r"m-0000.* can't be registered as catdog-cnn"):
-        registry.register(store.client, "cnn", model_id="m-" + "0" * 32, run_id="0" * 32, tags={}, metrics={})
+        registry.register(
+            store.client, "cnn", model_id="m-" + "0" * 32, run_id="0" * 32, tags={}, metrics={}, description=""
+        )
 
 
 # ---- promoting ------------------------------------------------------------------------------------------------------

@@ -236,6 +236,22 @@ def trace(
         raise UserError(f"the chain is broken at {'; at '.join(broken)}")
 
 
+@app.command()
+def card(
+    model: Annotated[str, typer.Argument(help="A registered model, such as models:/catdog-cnn/3.")] = CHAMPION,
+) -> None:
+    """Print the model card of a version: what it was made of, how good it is, where it is weak, what it is not for."""
+    import tempfile
+
+    from catdog.tracking import registry, served_files, store
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = registry.fetch(store.connect(), model, Path(folder)) / served_files.CARD
+        if not file.exists():
+            raise UserError(f"{model} has no card: an earlier release registered it; `dvc repro` writes one")
+        print(file.read_text(encoding="utf-8"), end="")
+
+
 def _wide_console() -> Console:
     console = Console()
     return console if console.is_terminal else Console(width=200)

@@ -15,7 +15,7 @@ from catdog.base import files, params, paths
 from catdog.evaluation.served import Served
 from catdog.photographs import shards
 from catdog.pictures import sheets, style
-from catdog.tracking import lineage, links, registry, runs, served_form, store, versions
+from catdog.tracking import lineage, links, model_card, registry, runs, served_form, store, versions
 
 TABLE = "predictions.json"  # as the UI shows tables
 # Files of each model in plots/ that its training run gets.
@@ -60,6 +60,15 @@ def publish(
 
         run_ids = {name: t["run_id"] for name, t in trained.items() if runs.is_here(client, t["run_id"])}
         for name, run_id in run_ids.items():
+            card = model_card.markdown(
+                p,
+                name,
+                models[name],
+                evaluation=metrics,
+                run_id=run_id,
+                test_digest=test.digest,
+                registered=versions.NAMES[name],
+            )
             model_id, served_sha256 = served_form.log(
                 client,
                 run_id=run_id,
@@ -67,6 +76,7 @@ def publish(
                 keras_file=models[name].keras_file,
                 answers=models[name].folder,
                 settings=models[name].settings,
+                card=card,
             )
             values = {f"test_{key}": metrics[name][key] for key in (*metrics[name]["intervals"], *_MEASURED)}
             values["test_photographs"] = metrics[name]["test_photographs"]
@@ -78,7 +88,13 @@ def publish(
             tags = _tags(trained[name], test=test, comparison=comparison)
             tags |= {"served_sha256": served_sha256, "engine": engine}
             version = registry.register(
-                client, name, model_id=model_id, run_id=run_id, tags=tags, metrics=_numbers(metrics[name])
+                client,
+                name,
+                model_id=model_id,
+                run_id=run_id,
+                tags=tags,
+                metrics=_numbers(metrics[name]),
+                description=model_card.description(card),
             )
             print(f"registered {versions.NAMES[name]} version {version}: accuracy {metrics[name]['accuracy']:.4f}")
         experiment = client.get_run(comparison).info.experiment_id

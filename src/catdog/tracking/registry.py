@@ -23,7 +23,14 @@ _CLASH = re.compile(r"IntegrityError|unique constraint|duplicate entry", re.IGNO
 
 @patience.again
 def register(
-    client: MlflowClient, model: str, *, model_id: str, run_id: str, tags: dict[str, str], metrics: dict[str, float]
+    client: MlflowClient,
+    model: str,
+    *,
+    model_id: str,
+    run_id: str,
+    tags: dict[str, str],
+    metrics: dict[str, float],
+    description: str,
 ) -> int:
     """Register a logged model and return its version. One that is registered already only gets the new tags.
 
@@ -31,6 +38,7 @@ def register(
         model: cnn or xception.
         tags: the gates read test_digest, evaluation_run_id, source_kind, model_sha256 and served_sha256.
         metrics: for a person; the gates read relative_time, file_bytes and robustness.
+        description: Markdown, as the UI shows it.
 
     Raises:
         UserError: the logged model is not in this store.
@@ -41,9 +49,11 @@ def register(
         registered = next((version for version in versions.of(client, name) if version.source == source), None)
         if registered is None:
             try:
-                return int(mlflow.register_model(source, name, tags=all_tags).version)
+                registered = mlflow.register_model(source, name, tags=all_tags)
             except MlflowException as error:
                 raise UserError(f"{model_id} can't be registered as {name}: {first_line(error)}") from None
+        if registered.description != description:
+            client.update_model_version(name, registered.version, description)
         for key, value in all_tags.items():
             if registered.tags.get(key) != value:
                 client.set_model_version_tag(name, registered.version, key, value)

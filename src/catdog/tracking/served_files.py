@@ -16,6 +16,7 @@ from catdog.base import files
 from catdog.base.errors import UserError, first_line
 
 MODEL, ANSWERS = "model", "answers"  # the `.keras` file, and the folder of all other files of the served form
+CARD = "README.md"  # the model card, where Hugging Face looks for it
 META = "registered_model_meta"  # a file that MLflow adds to a model fetched as a version
 _MLMODEL = "MLmodel"
 

@@ -56,12 +56,14 @@ def log(
     keras_file: Path,
     answers: Path,
     settings: form.Settings,
+    card: str,
 ) -> tuple[str, str]:
     """Log the served form of a finished training run, unless the run has this very one already.
 
     Args:
         name: of the logged model.
         answers: the folder of all of its files but the `.keras` file.
+        card: its model card, Markdown.
 
     Returns:
         The logged model's id, and the digest of its files.
@@ -71,7 +73,7 @@ def log(
         code = _shipped(Path(folder))
         # MLflow would take half a minute to find these out.
         packages = [f"{package}=={version(package)}" for package in _NEEDS]
-        key = hashlib.sha256(json.dumps([config, packages, served_files.digest(code)]).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([config, packages, served_files.digest(code), card]).encode()).hexdigest()
         run = client.get_run(run_id)
         for logged in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
             if logged.status != LoggedModelStatus.READY:  # a kill left it incomplete
@@ -84,6 +86,7 @@ def log(
         saved = Path(folder) / "served"
         artifacts = {served_files.MODEL: str(keras_file), served_files.ANSWERS: str(answers)}
         _save(saved, model, artifacts=artifacts, code=code, packages=packages, config=config)
+        (saved / served_files.CARD).write_text(card, encoding="utf-8")
         sha256 = served_files.digest(saved)
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         client.log_model_artifacts(model.model_id, str(saved))
