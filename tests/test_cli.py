@@ -11,11 +11,11 @@ from PIL import Image
 from served_fixtures import brightness
 from training_fixtures import tracked
 
-from catdog.commands import cli
+from catdog.commands import cli, doctor
 from catdog.tracking import opening
 
 COMMANDS = ["fetch", "compare", "promote", "rollback", "history", "trace", "predict", "ui", "serve", "demo"]
-COMMANDS += ["export", "backup", "restore", "review", "drift"]
+COMMANDS += ["export", "backup", "restore", "review", "drift", "card", "doctor"]
 
 
 @pytest.fixture
@@ -89,6 +89,32 @@ def test_before_the_pipeline_ran_every_command_says_what_to_run(catdog, project)
         assert_told(catdog(*command), "promote a model first: `catdog promote`")
     status, out, _ = catdog("history")
     assert (status, out) == (0, "nothing was deployed yet: catdog promote\n")
+
+
+def test_the_doctor_says_what_is_there_and_what_comes_first(catdog, project, monkeypatch):
+    status, out, _ = catdog("doctor")
+    said = " ".join(out.split())
+    assert "AMD" in said or "Intel" in said or "cores" in said
+    for fact in ("OpenVINO", "none in data/raw", "not trained here: dvc repro", "0 versions, no champion"):
+        assert fact in said
+    assert status == 0
+    monkeypatch.setattr(doctor.openvino, "is_here", lambda: False)
+    assert catdog("doctor")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("has", "first"),
+    [
+        ({}, {"compare": "dvc repro", "promote": "dvc repro", "predict": "dvc repro"}),
+        ({"models"}, {"compare": "", "promote": "dvc repro --force evaluate", "review": ""}),
+        ({"models", "versions"}, {"promote": "", "demo": "", "predict": "catdog promote", "export": "catdog promote"}),
+        ({"models", "versions", "champion", "export"}, {"predict": "", "serve": "", "drift": "", "export": ""}),
+    ],
+)
+def test_each_command_needs_what_comes_before_it(has, first):
+    found = doctor.needs({key: key in has for key in ("models", "versions", "champion", "export")})
+    missing = {need.command.removeprefix("catdog "): need.missing for need in found}
+    assert {command: missing[command] for command in first} == first
 
 
 def test_a_source_that_does_not_exist_is_told(catdog, project):

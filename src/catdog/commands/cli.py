@@ -237,6 +237,18 @@ def trace(
 
 
 @app.command()
+def doctor() -> None:
+    """Look at this machine and this project: what is there, what is missing, and what each command needs first.
+
+    Exit status 1 if anything is amiss.
+    """
+    from catdog.commands import doctor as examination
+
+    if not examination.run(Console()):
+        raise typer.Exit(1)
+
+
+@app.command()
 def card(
     model: Annotated[str, typer.Argument(help="A registered model, such as models:/catdog-cnn/3.")] = CHAMPION,
 ) -> None:
