@@ -1,5 +1,6 @@
 """The pages that people read: their links lead somewhere, their commands exist, the reference is that of the code."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -99,6 +100,12 @@ def test_the_reference_is_that_of_the_code(monkeypatch):
     monkeypatch.chdir(ROOT)
     page = (ROOT / "docs/reference.md").read_text()
     assert page == reference_page.markdown(), "python -m catdog.commands.reference_page docs/reference.md"
+
+
+def test_the_notebook_has_no_outputs():
+    cells = json.loads((ROOT / "docs/tour.ipynb").read_text())["cells"]
+    assert len(cells) > 20
+    assert all(cell.get("outputs", []) == [] and cell.get("execution_count") is None for cell in cells)
 
 
 def test_every_file_that_a_page_names_is_there():

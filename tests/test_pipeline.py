@@ -277,6 +277,16 @@ def test_mlflow_project_nests_its_runs(project: Project) -> None:
     project.run("mlflow", "run", ".", "--env-manager=local", "-e", "prepare")
 
 
+def test_the_tour_shows_what_the_pipeline_left(project: Project) -> None:
+    notebook = project.json("docs/tour.ipynb")
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    project.env["MPLBACKEND"] = "Agg"
+    said = project.run(sys.executable, "-c", "import os; os.chdir('docs')\n" + "\n".join(cells))
+    for name in ("CNN", "Xception"):
+        assert f"{name}: right on " in said
+    assert "Traceback" not in said
+
+
 def _label(row, sureness: float, knobs: dict) -> str:
     if row.familiarity < knobs["unfamiliar"]:
         return "neither"
