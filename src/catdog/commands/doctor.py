@@ -132,8 +132,9 @@ def _project(p: params.Params) -> tuple[list[Check], dict[str, bool]]:
 def _photographs(p: params.Params) -> Check:
     from catdog.preparation import sources
 
-    names, record = sources.brought(paths.RAW), sources.read_record(paths.RAW)
+    names = sources.brought(paths.RAW) if paths.RAW.is_dir() else []
     if names:
+        record = sources.read_record(paths.RAW)
         kind = f", brought by catdog fetch ({record['kind']})" if "kind" in record else ""
         return Check("photographs", f"{len(names):,} file{'s' if len(names) > 1 else ''} in {paths.RAW}{kind}")
     return Check("photographs", f"none in {paths.RAW}: dvc repro brings some (prepare.source: {p.prepare.source})")
