@@ -90,7 +90,14 @@ def train(client: mlflow.MlflowClient, name: str) -> None:
     result = Result(history=history, best_epoch=2, seconds=6.0)
     with runs.training(client, P, name, inputs=INPUTS, fingerprint="") as run:
         metrics = outcome.leave(
-            name, model, result, run=run.ids, inputs=INPUTS, seconds_before={"features": 4.0}, engine="openvino"
+            name,
+            model,
+            result,
+            run=run.ids,
+            inputs=INPUTS,
+            seconds_before={"features": 4.0},
+            engine="openvino",
+            peak_memory_bytes=1e9,
         )
         run.log(metrics, history=paths.history(name))
 

@@ -59,6 +59,7 @@ def markdown(
         seeds=_seeds(evaluation, name),
         weak=_weak(name),
         data=data,
+        corrections={"decisions": 0} | data.get("corrections", {}),
         trained=trained,
         photographs={split: sum(counts.values()) for split, counts in data["counts"].items()},
         refused=", ".join(f"{reason} ({count:,})" for reason, count in data["reasons"].items()),
@@ -96,17 +97,27 @@ def _seeds(evaluation: dict, name: str) -> str:
 
 def _weak(name: str) -> list[str]:
     """The slice and the kinds of corruption on which the model is right the least often, in words."""
-    slices, corruptions = (
-        table[table["model"] == name] for table in (pd.read_csv(path) for path in (_SLICES, _CORRUPTIONS))
-    )
-    lines = []
-    if len(slices):
-        worst = slices.loc[slices["accuracy"].idxmin()]
-        lines.append(f"Hardest by {worst['property']} are those that are {worst['slice']}: {_accuracy(worst)} right.")
-    strongest = corruptions[corruptions["strength"] == corruptions["strength"].max()].sort_values("accuracy")
-    for _, row in strongest.head(2).iterrows():
-        lines.append(f"Of those corrupted most strongly ({row['corruption']}): {_accuracy(row)} right.")
-    return lines
+    return [
+        *(
+            f"Hardest by {row['property']} are those that are {row['slice']}: {_accuracy(row)} right."
+            for row in _worst(_SLICES, name, rows=1)
+        ),
+        *(
+            f"Of those corrupted most strongly ({row['corruption']}): {_accuracy(row)} right."
+            for row in _worst(_CORRUPTIONS, name, rows=2)
+        ),
+    ]
+
+
+def _worst(path: Path, name: str, *, rows: int) -> list[dict]:
+    """The rows of a table of evaluate on which the model is right the least often; of strengths, the highest alone."""
+    if not path.exists():
+        return []
+    table = pd.read_csv(path)
+    table = table[table["model"] == name]
+    if "strength" in table:
+        table = table[table["strength"] == table["strength"].max()]
+    return table.sort_values("accuracy").head(rows).to_dict("records")
 
 
 def _accuracy(row: Any) -> str:

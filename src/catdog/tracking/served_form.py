@@ -63,7 +63,7 @@ def log(
     Args:
         name: of the logged model.
         answers: the folder of all of its files but the `.keras` file.
-        card: its model card, Markdown.
+        card: its model card, Markdown; one that was logged stays.
 
     Returns:
         The logged model's id, and the digest of its files.
@@ -73,7 +73,7 @@ def log(
         code = _shipped(Path(folder))
         # MLflow would take half a minute to find these out.
         packages = [f"{package}=={version(package)}" for package in _NEEDS]
-        key = hashlib.sha256(json.dumps([config, packages, served_files.digest(code), card]).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([config, packages, served_files.digest(code)]).encode()).hexdigest()
         run = client.get_run(run_id)
         for logged in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
             if logged.status != LoggedModelStatus.READY:  # a kill left it incomplete
