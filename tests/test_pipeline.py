@@ -323,7 +323,7 @@ def test_from_the_registry_to_use_and_back_to_the_photographs(project: Project, 
     name = champion.tags["model"]
     evaluation = project.json("metrics/evaluation.json")[name]
     assert {each["type"]: each["value"] for each in known}["accuracy"] == round(evaluation["accuracy"], 4)
-    for fact in (champion.tags["model_sha256"], champion.tags["run_id"], champion.tags["test_digest"], "drawings"):
+    for fact in (champion.tags["model_sha256"], champion.tags["run_id"], champion.tags["test_digest"]):
         assert fact in card
     assert champion.description in card
     assert champion.description.startswith("# ")
