@@ -59,7 +59,7 @@ def markdown(
         seeds=_seeds(evaluation, name),
         weak=_weak(name),
         data=data,
-        corrections={"decisions": 0} | data.get("corrections", {}),
+        corrections={"relabelled": 0, "set_aside": 0} | data.get("corrections", {}),
         trained=trained,
         photographs={split: sum(counts.values()) for split, counts in data["counts"].items()},
         refused=", ".join(f"{reason} ({count:,})" for reason, count in data["reasons"].items()),
