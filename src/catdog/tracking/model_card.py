@@ -12,6 +12,7 @@ import yaml
 
 from catdog.base import files, params, paths
 from catdog.base.text import printable
+from catdog.evaluation import spread
 from catdog.evaluation.served import Served
 from catdog.pictures.style import NAMES
 from catdog.pictures.wording import duration, megabytes, percent
@@ -91,7 +92,7 @@ def _table(metrics: dict) -> list[tuple[str, str, str]]:
 
 
 def _seeds(evaluation: dict, name: str) -> str:
-    deviation = evaluation["spread"][name].get("deviation", {}).get("accuracy")
+    deviation = spread.of_accuracy(evaluation["spread"][name])
     return "" if deviation is None else f"{100 * deviation:.2f}"
 
 
