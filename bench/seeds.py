@@ -1,4 +1,4 @@
-"""Test accuracy of the CNN over several seeds, on a part of the training photographs: mean, spread, minutes.
+"""Test accuracy of the CNN as served, over several seeds, on a part of the training photographs: mean, spread, minutes.
 
 Only `base.seed` differs: weights, order, variants of every epoch and dropout follow from it, the photographs are the
 same. Each training goes on from its last epoch, and each result is kept, so a bench that was interrupted goes on; other
@@ -96,7 +96,7 @@ def one(p: params.Params, *, seed: int, photographs: int) -> dict[str, float]:
     )
     found = {
         "depends": depends,
-        "test_accuracy": accuracy(recipe.plain(model, p.train_cnn), test, size=p.train_cnn.image_sizes[-1]),
+        "test_accuracy": accuracy(recipe.plain(model, p.train_cnn), test, p),
         "minutes": result.seconds / 60,
         "photographs": len(train),
         "test_photographs": len(test),
@@ -106,12 +106,15 @@ def one(p: params.Params, *, seed: int, photographs: int) -> dict[str, float]:
     return found
 
 
-def accuracy(model: Any, shard: shards.Shard, *, size: int) -> float:
+def accuracy(model: Any, shard: shards.Shard, p: params.Params) -> float:
+    """Of the model as it is served, but for the engine."""
+    from catdog.answers import asking
     from catdog.training.loop import batches
 
-    pixels = batches.Pixels([shard], size=size, what="decoding test")
-    data = batches.InOrder(pixels.array, pixels.labels, batch_size=256)
-    return float(np.mean((model.predict(data, verbose=0)[:, 0] >= 0.5) == pixels.labels))
+    pixels = batches.Pixels([shard], size=p.train_cnn.image_sizes[-1], what="decoding test")
+    parts = np.array_split(pixels.array, range(asking.BATCH, len(shard), asking.BATCH))
+    answers = asking.joined(asking.by_keras(model, mirrored=p.evaluate.cnn_mirrored).stream(parts))
+    return float(np.mean((answers.logits >= 0) == pixels.labels))
 
 
 if __name__ == "__main__":

@@ -105,5 +105,6 @@ def test_evaluate_on_a_full_disk(tmp_path):
             "catdog-xception": 1,
         }
         ended = client.search_runs([run.experiment_id for run in client.search_experiments()])
-        assert {run.info.status for run in ended} == {"FINISHED", "FAILED"}
+        # A run whose failure found no room in the store either is ended by the next one, as killed.
+        assert {"FINISHED"} < {run.info.status for run in ended} <= {"FINISHED", "FAILED", "KILLED"}
         assert {model.status for model in client.search_logged_models(["1"])} == {LoggedModelStatus.READY}

@@ -246,8 +246,11 @@ def test_what_another_engine_answers_is_measured_on_the_first_photographs(projec
     for name, model in models.items():
         told = project.metrics[name]["agreement"]
         keras_model = form.read(paths.model(name) / paths.MODEL_FILE)
-        said = keras_model.predict(pixels(test, model.classifier)[first].astype(np.float32), verbose=0)[:, 0]
-        theirs = probability(np.log(said / (1 - said.astype(np.float64))), model.settings.temperature)
+        shown = pixels(test, model.classifier)[first].astype(np.float32)
+        views = [shown, shown[:, :, ::-1]] if model.settings.mirrored else [shown]
+        said = [keras_model.predict(view, verbose=0)[:, 0].astype(np.float64) for view in views]
+        logits = np.mean([np.log(each / (1 - each)) for each in said], axis=0)
+        theirs = probability(logits, model.settings.temperature)
         mine = project.predictions[name].to_numpy()[first]
         assert (told["engine"], told["other_engine"]) == (model.classifier.network.engine, "Keras, float32")
         assert told["photographs"] == P.evaluate.corrupted
