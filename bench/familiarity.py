@@ -18,10 +18,9 @@ from sklearn.metrics import roc_auc_score
 
 from catdog.answers import asking, familiarity, inference
 from catdog.answers.classifier import Classifier
-from catdog.base import paths
+from catdog.base import parallel, paths
 from catdog.base.errors import run
 from catdog.base.progress import track
-from catdog.photographs import parallel
 from catdog.photographs.shards import Shard
 
 REFUSED = 0.01

@@ -4,7 +4,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from catdog.photographs import parallel
+from catdog.base import parallel
 
 
 def describe(*packages: str) -> dict[str, int | str]:

@@ -23,9 +23,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from catdog.base import files, params, paths
+from catdog.base import files, parallel, params, paths
 from catdog.base.progress import track
-from catdog.photographs import parallel, photos, shards
+from catdog.photographs import photos, shards
 from catdog.preparation import duplicates, fingerprints, inspection, sources
 from catdog.preparation.archives import File
 from catdog.preparation.inspection import Finding

@@ -16,10 +16,9 @@ from common import Figure
 
 from catdog.answers import asking, form
 from catdog.answers.classifier import Classifier
-from catdog.base import paths
+from catdog.base import parallel, paths
 from catdog.base.errors import UserError, run
 from catdog.commands import prediction
-from catdog.photographs import parallel
 from catdog.tracking import opening, store, versions
 from catdog.training.loop import memory
 

@@ -21,9 +21,9 @@ import zipped
 from common import Figure
 from PIL import __version__ as pillow_version
 
-from catdog.base import params
+from catdog.base import parallel, params
 from catdog.base.errors import UserError, run
-from catdog.photographs import parallel, shards
+from catdog.photographs import shards
 from catdog.preparation import duplicates, inspection, sources, splits
 
 PHOTOGRAPHS = 6_000

@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from catdog.base import errors, files, params, paths
+from catdog.base import errors, files, parallel, params, paths
 from catdog.base.progress import track
-from catdog.photographs import parallel, shards
+from catdog.photographs import shards
 from catdog.pictures import style
 from catdog.preparation import (
     contact_sheets,

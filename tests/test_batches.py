@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_fixtures import VARIANTS, params, shard
 
-from catdog.base import paths
+from catdog.base import parallel, paths
 from catdog.base.errors import UserError
-from catdog.photographs import augmentation, parallel
+from catdog.photographs import augmentation
 from catdog.training.loop import batches
 
 PHOTOGRAPHS = 12

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from catdog.base import parallel
 from catdog.base.errors import UserError
-from catdog.photographs import parallel
 
 DEADLY = {9, 10, 41}
 ITEMS = 300
@@ -116,7 +116,7 @@ def test_workers_do_without_the_script_that_was_started(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from test_parallel import which_main\nfrom catdog.photographs import parallel\n"
+        "from test_parallel import which_main\nfrom catdog.base import parallel\n"
         "print('script runs as', __name__)\n"
         "if __name__ == '__main__':\n"
         "    print(*parallel.chunked_map(which_main, range(2), workers=1))\n"
@@ -135,7 +135,7 @@ import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import multiprocessing
 from test_parallel import double
-from catdog.photographs import parallel
+from catdog.base import parallel
 from catdog.base.errors import UserError
 for _ in parallel.chunked_map(double, range(10_000), workers=2):
     pids = [child.pid for child in multiprocessing.active_children()]

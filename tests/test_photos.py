@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from catdog.photographs import parallel, photos
+from catdog.base import parallel
+from catdog.photographs import photos
 from catdog.preparation import archives, inspection
 
 WIDTH, HEIGHT = 96, 72

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from catdog.answers import asking
+from catdog.base import parallel
 from catdog.base.progress import track
-from catdog.photographs import parallel, photos, shards
+from catdog.photographs import photos, shards
 
 
 def on_shard(

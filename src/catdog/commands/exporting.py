@@ -12,10 +12,9 @@ import numpy as np
 
 from catdog.answers import form, inference, network
 from catdog.answers.classifier import Classifier
-from catdog.base import files, params, paths
+from catdog.base import files, parallel, params, paths
 from catdog.base.errors import UserError
 from catdog.engines import openvino
-from catdog.photographs import parallel
 from catdog.photographs.shards import Shard
 from catdog.tracking import opening, served_files
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from catdog.answers.asking import BATCH
 from catdog.answers.classifier import Answer, Classifier
-from catdog.base import files
+from catdog.base import files, parallel
 from catdog.base.errors import UserError
 from catdog.base.progress import track
 from catdog.base.text import printable
-from catdog.photographs import parallel, photos
+from catdog.photographs import photos
 from catdog.preparation import archives
 
 # What a spreadsheet takes for a formula, in full width too; and the apostrophe, so that one is always ours to remove.

@@ -17,9 +17,10 @@ import pandas as pd
 
 from catdog.answers.asking import BATCH, Asked, joined
 from catdog.answers.classifier import DOUBTS, Classifier, Judged
+from catdog.base import parallel
 from catdog.base.progress import track
 from catdog.evaluation import scoring
-from catdog.photographs import parallel, photos
+from catdog.photographs import photos
 from catdog.photographs.shards import Shard
 from catdog.pictures import style
 from catdog.pictures.style import COLOURS, NAMES

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from catdog.base import files, paths
+from catdog.base import files, parallel, paths
 from catdog.base.errors import UserError
-from catdog.photographs import parallel, photos
+from catdog.photographs import photos
 from catdog.photographs.shards import Shard
 
 # In this order: mean grey, 0 to 255; its standard deviation; the mean gap between red, green and blue, 0 to 255; the

@@ -10,11 +10,12 @@ import numpy as np
 from catdog.answers import familiarity
 from catdog.answers.asking import BATCH
 from catdog.answers.classifier import Classifier
+from catdog.base import parallel
 from catdog.base.errors import UserError
 from catdog.base.progress import track
 from catdog.base.text import printable
 from catdog.evaluation import properties, reference
-from catdog.photographs import parallel, photos
+from catdog.photographs import photos
 from catdog.preparation import archives
 
 MOST_KEPT = 4_000  # photographs whose features are kept, evenly among all: 16 MB of Xception's

@@ -8,8 +8,8 @@ from functools import partial
 import cv2
 import numpy as np
 
-from catdog.base import params
-from catdog.photographs import parallel, photos, shards
+from catdog.base import parallel, params
+from catdog.photographs import photos, shards
 
 # In the order in which a photograph comes about: camera position, light, obstacles, lens, sensor, file. So what hides
 # part of the animal is blurred, noisy and compressed like the rest.

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from catdog.base.errors import UserError
 from catdog.base.files import sha256
+from catdog.base.parallel import chunks
 from catdog.photographs import tables
-from catdog.photographs.parallel import chunks
 
 SCHEMA = pa.schema(
     [

@@ -11,8 +11,9 @@ from typing import IO
 
 import numpy as np
 
+from catdog.base import parallel
 from catdog.base.errors import UserError
-from catdog.photographs import parallel, photos, shards
+from catdog.photographs import photos, shards
 from catdog.preparation import archives, fingerprints
 
 

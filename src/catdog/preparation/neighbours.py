@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from catdog.base import parallel
 from catdog.base.progress import track
-from catdog.photographs import parallel
 
 # At least 99 % of copies differ in at most 12 of 64 bits; of pairs of unrelated photographs, 1 in 35,000 does.
 _BITS_APART = 12

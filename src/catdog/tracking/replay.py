@@ -8,10 +8,11 @@ import numpy as np
 
 from catdog.answers.asking import BATCH
 from catdog.answers.classifier import Answer, Classifier
+from catdog.base import parallel
 from catdog.base.errors import UserError
 from catdog.base.progress import track
 from catdog.feedback import request_log
-from catdog.photographs import parallel, photos
+from catdog.photographs import photos
 from catdog.pictures import sheets
 from catdog.tracking.gates import Gate
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from catdog.base import progress
+from catdog.base import parallel, progress
 from catdog.base.errors import UserError
-from catdog.photographs import parallel
 from catdog.preparation.drawn import animals, painting
 
 

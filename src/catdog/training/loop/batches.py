@@ -9,10 +9,10 @@ from typing import IO
 import keras
 import numpy as np
 
-from catdog.base import params, paths
+from catdog.base import parallel, params, paths
 from catdog.base.errors import UserError
 from catdog.base.progress import track
-from catdog.photographs import augmentation, parallel, photos, shards
+from catdog.photographs import augmentation, photos, shards
 
 # A training photograph is decoded this much larger than it is used: zooming in and shifting then enlarge nothing.
 MARGIN = 1.25

@@ -19,10 +19,10 @@ import keras
 import numpy as np
 import pyarrow as pa
 
-from catdog.base import paths
+from catdog.base import parallel, paths
 from catdog.base.errors import UserError
 from catdog.base.progress import track
-from catdog.photographs import parallel, photos, tables
+from catdog.photographs import photos, tables
 from catdog.photographs.shards import Shard
 from catdog.training.loop.precision import resolve
 from catdog.training.xception import engines
