@@ -14,8 +14,9 @@ def main() -> None:
     p = params.load()
     train = shards.Shard(paths.TRAIN)
     total = len(train) * p.augment.variants
-    variants = augmentation.variants(train, p.augment, seed=p.base.seed)
-    shards.write(paths.AUGMENTED_TRAIN, track(variants, total=total, what="making variants"))
+    variants = track(augmentation.variants(train, p.augment, seed=p.base.seed), total=total, what="making variants")
+    rows_per_file = train.rows_per_file * p.augment.variants
+    shards.write_parts(paths.AUGMENTED_TRAIN, variants, count=total, rows_per_file=rows_per_file)
     sheets.variants_sheet(train, shards.Shard(paths.AUGMENTED_TRAIN), paths.AUGMENTED_SHEET, shown=SHOWN)
     _transforms_sheet(photos.decode(train.jpeg(0)), p)
     print(f"{total} variants of {len(train)} photographs; {paths.AUGMENTED_SHEET} shows some")

@@ -38,7 +38,7 @@ def main() -> None:
         counts = manifest.counts(table, classes=base.classes, seed=base.seed, **shares)
 
         pixels = shards.Shard(spool)
-        splits.write(findings, pixels, paths.PREPARED)
+        splits.write(findings, pixels, paths.PREPARED, rows_per_file=prepare.shard_photographs)
         source = sources.describe(paths.RAW)
         note = style.note(source["kind"])
         parallel.together(

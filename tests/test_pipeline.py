@@ -71,7 +71,7 @@ def clone(folder: Path) -> Project:
     made = Project(folder)
     made.run("git", "init", "-q")
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["prepare"]["drawings"] = COUNT
+    params["prepare"] |= {"drawings": COUNT, "shard_photographs": 100}  # of train a folder, of the others a file
     params["train_cnn"] |= {"filters": [16, 32, 64], "image_sizes": [32, 48], "epochs": [2, 3], "batch_size": 32}
     params["train_xception"] |= {"image_size": 150, "epochs": 8, "seeds": 2}
     # The default, 99.5 %, is more than so few validation photographs can show.

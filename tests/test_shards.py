@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catdog.base import files as files_
 from catdog.base.errors import UserError
 from catdog.photographs import shards
 
@@ -49,6 +50,54 @@ def test_any_number_of_rows_and_the_same_bytes_each_time(count, tmp_path):
     assert first.digest == second.digest
     shards.write(tmp_path / "other.arrow", some(count + 1))
     assert shards.Shard(tmp_path / "other.arrow").digest != first.digest
+
+
+@pytest.mark.parametrize(("count", "files"), [(0, 0), (100, 0), (101, 2), (200, 2), (1000, 10)])
+def test_many_rows_are_a_folder_of_files_that_read_as_one(count, files, tmp_path):
+    path = tmp_path / "train.arrow"
+    for _ in range(2):  # the second replaces the first
+        shards.write_parts(path, iter(some(count)), count=count, rows_per_file=100)
+        assert path.is_dir() == bool(files)
+        assert [file.name for file in sorted(tmp_path.rglob("*-of-*"))] == [
+            f"{number:05}-of-{files:05}.arrow" for number in range(files)
+        ]
+        check(shards.Shard(path), some(count))
+        assert shards.Shard(path).rows_per_file == min(count, 100)
+
+
+def test_a_file_and_a_folder_replace_each_other(tmp_path):
+    path = tmp_path / "train.arrow"
+    digests = set()
+    for rows_per_file in (100, 10, 100, 10):
+        shards.write_parts(path, iter(some(50)), count=50, rows_per_file=rows_per_file)
+        check(shards.Shard(path), some(50))
+        digests.add(shards.Shard(path).digest)
+        assert [file.name for file in tmp_path.iterdir()] == ["train.arrow"]
+    assert len(digests) == 2
+
+
+def test_a_folder_without_one_of_its_files_is_an_error(tmp_path):
+    path = tmp_path / "train.arrow"
+    for gone in range(3):
+        shards.write_parts(path, iter(some(30)), count=30, rows_per_file=10)
+        sorted(path.iterdir())[gone].unlink()
+        with pytest.raises(UserError, match=r"train\.arrow lacks some of its files: delete it and run `dvc repro`"):
+            shards.Shard(path)
+
+
+def test_a_folder_has_the_digest_by_which_dvc_knows_it(tmp_path):
+    from dvc_data.hashfile.hash import hash_file
+    from dvc_data.hashfile.tree import Tree
+    from dvc_objects.fs import LocalFileSystem
+
+    path = tmp_path / "train.arrow"
+    shards.write_parts(path, iter(some(50)), count=50, rows_per_file=20)
+    tree = Tree()
+    for file in path.iterdir():
+        meta, hash_info = hash_file(str(file), LocalFileSystem(), "md5")
+        tree.add((file.name,), meta, hash_info)
+    tree.digest()
+    assert files_.md5(path) == tree.hash_info.value
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])

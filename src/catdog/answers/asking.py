@@ -44,13 +44,18 @@ class Network:
     Attributes:
         engine: what computes, and in which numbers; for a person to read.
         mirrored: it says of a photograph the mean of what it says of that and of its mirror image.
+        portable: it can be pickled, to answer on another machine.
     """
 
-    def __init__(self, trunk: _Run, head: _Run, *, engine: str, mirrored: bool = False) -> None:
-        self._trunk, self._head, self.mirrored = trunk, head, mirrored
+    def __init__(self, trunk: _Run, head: _Run, *, engine: str, mirrored: bool = False, portable: bool = False) -> None:
+        self._trunk, self._head, self.mirrored, self.portable = trunk, head, mirrored, portable
         self._one_pass, self._list = threading.Lock(), threading.Lock()
         self._waiting: deque[_Question] = deque()
         self.engine = engine
+
+    def __reduce__(self) -> tuple:  # without its locks
+        known = {"engine": self.engine, "mirrored": self.mirrored, "portable": self.portable}
+        return partial(Network, **known), (self._trunk, self._head)
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Asked]:
         """What it says of batches of at most BATCH photographs, in their order. For one thread at a time."""
@@ -135,19 +140,28 @@ def _name_by_place(path: Path) -> None:
     tree.write(path)
 
 
-def by_openvino(folder: Path, *, bfloat16: bool, mirrored: bool = False) -> Network:
-    """The network of FILES. Its head computes in float32 always: it is small, and its digits are the answer's."""
-    trunk = openvino.read(folder / TRUNK)
-    few = openvino.compile(trunk, bfloat16=bfloat16)
-    many = functools.cache(partial(openvino.compile, trunk, bfloat16=bfloat16, apart=True))
+class _Trunk:
+    """A network's trunk on OpenVINO: for few photographs the soonest answer, for many the most per second."""
 
-    def run(batches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    def __init__(self, network: Any, *, bfloat16: bool) -> None:
+        self._few = openvino.Program(network, bfloat16=bfloat16)
+        self._many = functools.cache(partial(openvino.Program, network, bfloat16=bfloat16, apart=True))
+
+    def __call__(self, batches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
         batches = iter(batches)
         for first in batches:  # full batches come together, and then there are more
-            yield from (many() if len(first) == BATCH else few)(itertools.chain([first], batches))
+            yield from (self._many() if len(first) == BATCH else self._few)(itertools.chain([first], batches))
 
-    head = openvino.compile(openvino.read(folder / HEAD), bfloat16=False)
-    return Network(run, head, engine=f"OpenVINO, {'bfloat16' if bfloat16 else 'float32'}", mirrored=mirrored)
+    def __reduce__(self) -> tuple:
+        return self._few.__reduce__()
+
+
+def by_openvino(folder: Path, *, bfloat16: bool, mirrored: bool = False) -> Network:
+    """The network of FILES. Its head computes in float32 always: it is small, and its digits are the answer's."""
+    trunk = _Trunk(openvino.read(folder / TRUNK), bfloat16=bfloat16)
+    head = openvino.Program(openvino.read(folder / HEAD), bfloat16=False)
+    engine = f"OpenVINO, {'bfloat16' if bfloat16 else 'float32'}"
+    return Network(trunk, head, engine=engine, mirrored=mirrored, portable=True)
 
 
 def by_keras(model: Any, *, mirrored: bool = False) -> Network:

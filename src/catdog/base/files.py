@@ -19,6 +19,8 @@ def replacing(path: Path) -> Iterator[Path]:
     part = path.with_name(path.name + ".part")
     try:
         yield part
+        if path.is_dir():
+            shutil.rmtree(path)
         part.replace(path)
     except OSError as error:
         error.filename = error.filename or str(path)  # libraries that write do not say where
@@ -35,6 +37,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     part.mkdir(parents=True)
     try:
         yield part
+        if path.is_file():
+            path.unlink()
         shutil.rmtree(path, ignore_errors=True)
         part.replace(path)
     except OSError as error:
@@ -71,8 +75,12 @@ def read_json(path: Path) -> dict:
 
 
 def md5(path: Path) -> str:
-    """The digest by which DVC knows a file, in hex."""
-    return _digest(path, "md5")
+    """The digest by which DVC knows a file, in hex; of a folder, with `.dir` at its end."""
+    if not path.is_dir():
+        return _digest(path, "md5")
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    listed = [{"md5": md5(path / name), "relpath": name} for name in names]
+    return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
 def sha256(path: Path) -> str:

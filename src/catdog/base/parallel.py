@@ -1,4 +1,4 @@
-"""A function over many items on all cores, in order, with flat memory: in processes, or on threads."""
+"""A function over many items on all cores, in order, with flat memory: in processes, on a cluster, or on threads."""
 
 import multiprocessing
 import os
@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
 import cv2
 
+from catdog.base import cluster
 from catdog.base.errors import UserError
 
 Item = TypeVar("Item")
@@ -33,18 +35,24 @@ def chunked_map(
     *,
     workers: int | None = None,
     rescue: Callable[[Item], Result] | None = None,
+    travel: cluster.Travel | None = None,
 ) -> Iterator[Result]:
     """`function(item)` for each of `items`, in their order whatever the number of `workers` (default: one per core).
 
     `function` and `items` are pickled to worker processes, so they are of modules that these can import, not of the
     script that was started. Only a few chunks are under way at a time, so memory does not grow with the number of
-    items. An item that kills its worker gets `rescue(item)` instead; no other is lost.
+    items. An item that kills its worker gets `rescue(item)` instead; no other is lost. Where a cluster is named, its
+    workers do it; `travel` says how items that name files get there.
 
     Raises:
-        UserError: a worker was killed and there is no `rescue`.
+        UserError: a worker was killed and there is no `rescue`; or see `cluster.map_chunks`.
     """
-    workers = workers or cores()
     waiting = chunks(items, _CHUNK)
+    if cluster.named():
+        for results in cluster.map_chunks(partial(_map, function), waiting, rescue=rescue, travel=travel):
+            yield from results
+        return
+    workers = workers or cores()
     pool = _pool(workers)
     pending: deque[tuple[list[Item], Future[list[Result]]]] = deque()
     try:
@@ -60,7 +68,7 @@ def chunked_map(
                 if rescue is None:
                     raise UserError("a worker process was killed, perhaps for memory: run it again") from None
                 pool.shutdown(cancel_futures=True)
-                results = _apart(function, chunk, rescue)
+                results = cluster.by_halves(partial(_alone, function), chunk, rescue)
                 pool = _pool(workers)
                 pending = deque((c, _submit(pool, function, c)) for c, _ in pending)
             yield from results
@@ -114,16 +122,13 @@ def _submit(pool: ProcessPoolExecutor, function: Callable[[Item], Result], chunk
         return broken
 
 
-def _apart(function: Callable[[Item], Result], chunk: list[Item], rescue: Callable[[Item], Result]) -> list[Result]:
-    """The results of a chunk in a process of its own, by halves where that dies: who is rescued has died alone."""
+def _alone(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
+    """The results of a chunk in a process of its own."""
     with _pool(1) as pool:
         try:
             return _submit(pool, function, chunk).result()
-        except BrokenProcessPool:
-            if len(chunk) == 1:
-                return [rescue(chunk[0])]
-    middle = len(chunk) // 2
-    return _apart(function, chunk[:middle], rescue) + _apart(function, chunk[middle:], rescue)
+        except BrokenProcessPool as error:
+            raise cluster.Died from error
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

@@ -54,6 +54,7 @@ class Prepare(_Section):
     near_duplicates: Annotated[float, Field(ge=0.5, le=1)]
     val_fraction: Share
     test_fraction: Share
+    shard_photographs: Count
 
 
 class Transform(_Section):

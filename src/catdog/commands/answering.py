@@ -23,7 +23,9 @@ LOOPBACK = "127.0.0.1"
 
 
 def predict(
-    path: Annotated[list[Path], typer.Argument(help="Photographs, folders of them, zips or tars.")],
+    path: Annotated[
+        list[str], typer.Argument(help="Photographs, folders of them, zips or tars; or addresses such as s3://bucket.")
+    ],
     model: Model = CHAMPION,
     out: Annotated[Path | None, typer.Option(help="A .csv or .parquet to write. Default: CSV on the screen.")] = None,
     threshold: Annotated[

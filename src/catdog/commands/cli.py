@@ -66,7 +66,10 @@ def mend() -> None:
 @app.command()
 def fetch(
     source: Annotated[
-        str, typer.Argument(help="auto, drawn, petimages, filtered, or a path to a folder, zip or tar.")
+        str,
+        typer.Argument(
+            help="auto, drawn, petimages, filtered, or a path or address (s3://...) of a folder, zip or tar."
+        ),
     ] = "auto",
 ) -> None:
     """Bring photographs into data/raw.

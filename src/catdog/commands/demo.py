@@ -50,7 +50,7 @@ def create(judges: list[Judge], samples: list[Sample], *, hosts: list[str], trai
     page = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
-    known = shards.Shard(trained) if trained.is_file() else None
+    known = shards.Shard(trained) if trained.exists() else None
     rows = {identity: row for row, identity in enumerate(known.ids)} if known else {}
     for judge in judges:  # the first answer takes longer
         judge.classifier.ask(np.zeros((1, judge.classifier.side, judge.classifier.side, 3), np.uint8))

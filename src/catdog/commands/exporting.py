@@ -119,7 +119,7 @@ def _write_openvino(model: Any, path: Path) -> None:
 
 
 def _run_openvino(path: Path) -> Probabilities:
-    run = openvino.compile(openvino.read(path), bfloat16=False)
+    run = openvino.Program(openvino.read(path), bfloat16=False)
     return lambda pixels: next(iter(run([pixels])))[0]
 
 

@@ -5,6 +5,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -12,12 +13,12 @@ import numpy as np
 
 from catdog.answers.asking import BATCH
 from catdog.answers.classifier import Answer, Classifier
-from catdog.base import files, parallel
+from catdog.base import cluster, files, parallel
 from catdog.base.errors import UserError
 from catdog.base.progress import track
 from catdog.base.text import printable
 from catdog.photographs import photos
-from catdog.preparation import archives
+from catdog.preparation import archives, remote, travel
 
 # What a spreadsheet takes for a formula, in full width too; and the apostrophe, so that one is always ours to remove.
 _FORMULA = tuple("=+-@＝＋－＠'")
@@ -40,22 +41,24 @@ class Prediction(NamedTuple):
     error: str
 
 
-def predict(paths: Iterable[Path], *, model: Classifier, threshold: float | None = None) -> Iterator[Prediction]:
+def predict(paths: Iterable[Path | str], *, model: Classifier, threshold: float | None = None) -> Iterator[Prediction]:
     """A row for every file of `paths` (files, folders, archives), in that order; a bad one gets the reason why.
 
-    Files are read and decoded on threads while the model computes. Only a few batches of photographs are in memory.
-    `threshold` replaces the model's own.
+    A path may be an address that fsspec knows, such as s3://bucket/folder, of photographs that are no archive. Only a
+    few batches of photographs are in memory. `threshold` replaces the model's own. Where a cluster is named, its workers
+    read the files and answer.
     """
     inputs = listed(paths)
+    answer = _on_cluster if cluster.named() and model.network.portable else _here
+    return track(answer(inputs, model=model, threshold=threshold), total=len(inputs), what="predicting")
+
+
+def _here(inputs: list[archives.File], *, model: Classifier, threshold: float | None) -> Iterator[Prediction]:
+    """Rows of files that are read and decoded on threads while the model computes."""
     unanswered: deque[tuple[archives.File, str]] = deque()  # with the problem, if there is one
 
-    def decode(file: archives.File) -> np.ndarray | str:
-        try:
-            return model.pixels(archives.read(file))
-        except (archives.BadMember, photos.Unreadable) as error:
-            return printable(str(error))
-
     def readable() -> Iterator[np.ndarray]:
+        decode = partial(_decode, model)
         for file, pixels in zip(inputs, parallel.threaded(decode, inputs, ahead=_BATCHES_AHEAD * BATCH), strict=True):
             unanswered.append((file, pixels if isinstance(pixels, str) else ""))
             if not isinstance(pixels, str):
@@ -70,10 +73,43 @@ def predict(paths: Iterable[Path], *, model: Classifier, threshold: float | None
 
     def refused() -> Iterator[Prediction]:
         while unanswered and unanswered[0][1]:
-            file, problem = unanswered.popleft()
-            yield Prediction(file.source, "", None, None, problem)
+            yield _refused(*unanswered.popleft())
 
-    return track(rows(), total=len(inputs), what="predicting")
+    return rows()
+
+
+def _on_cluster(inputs: list[archives.File], *, model: Classifier, threshold: float | None) -> Iterator[Prediction]:
+    """Rows of files that workers read, decode and answer."""
+    answer = partial(_chunk, model, threshold)
+    chunks = parallel.chunks(inputs, _BATCHES_AHEAD * BATCH)
+    for rows in cluster.map_chunks(answer, chunks, rescue=_crashed, travel=travel.FILES):
+        yield from rows
+
+
+def _chunk(model: Classifier, threshold: float | None, files: list[archives.File]) -> list[Prediction]:
+    decoded = [_decode(model, file) for file in files]
+    pixels = [each for each in decoded if not isinstance(each, str)]
+    answers = iter(model.answers(model.ask(np.stack(pixels)), threshold) if pixels else [])
+    return [
+        _refused(file, each) if isinstance(each, str) else _row(file, next(answers))
+        for file, each in zip(files, decoded, strict=True)
+    ]
+
+
+def _decode(model: Classifier, file: archives.File) -> np.ndarray | str:
+    """What the network gets of a file, or why there is nothing."""
+    try:
+        return model.pixels(archives.read(file))
+    except (archives.BadMember, photos.Unreadable) as error:
+        return printable(str(error))
+
+
+def _crashed(file: archives.File) -> Prediction:
+    return _refused(file, "damaged: crashes the decoder")
+
+
+def _refused(file: archives.File, problem: str) -> Prediction:
+    return Prediction(file.source, "", None, None, problem)
 
 
 def _row(file: archives.File, answer: Answer) -> Prediction:
@@ -129,7 +165,7 @@ def _write_parquet(rows: Iterable[Prediction], path: Path) -> None:
             writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
-def listed(paths: Iterable[Path]) -> list[archives.File]:
+def listed(paths: Iterable[Path | str]) -> list[archives.File]:
     """Every file of `paths` (files, folders, archives), in that order; of one that can't be read it has the problem.
 
     Links to folders are followed, but not to one that is read already, or that the link is in: that is a problem too.
@@ -137,7 +173,15 @@ def listed(paths: Iterable[Path]) -> list[archives.File]:
     return [file for path in paths for file in _files(path)]
 
 
-def _files(path: Path) -> Iterator[archives.File]:
+def _files(path: Path | str) -> Iterator[archives.File]:
+    if isinstance(path, str) and remote.is_address(path):
+        try:
+            for address in remote.files(path):
+                yield archives.File(archives.printable(remote.shown(address)), None, None, address)
+        except UserError as error:
+            yield archives.File(archives.printable(remote.shown(path)), None, None, path, problem=str(error))
+        return
+    path = Path(path)
     if _kind(path) != "folder":
         yield from _file(path)
         return

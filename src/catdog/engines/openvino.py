@@ -3,15 +3,17 @@
 import functools
 import importlib.util
 import sys
+import tempfile
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-# Batches of inputs to batches of the network's outputs, in the same order.
-Run = Callable[[Iterable[np.ndarray]], Iterator[list[np.ndarray]]]
+from catdog.base.errors import UserError
+from catdog.engines import processor
 
 
 def is_here() -> bool:
@@ -37,45 +39,72 @@ def read(path: Path) -> Any:
     return _core().read_model(path)
 
 
-def compile(network: Any, *, bfloat16: bool, apart: bool = False) -> Run:
-    """A network of `read`, ready to run, for batches of any size.
+class Program:
+    """A network of `read`, compiled: batches of its inputs, of any size, to batches of its outputs, in the same order.
 
-    It is not fitted to a size: in bfloat16 that changes the third digit, so that a photograph by itself would get
-    another answer than among many.
+    It is not fitted to a size of batch: in bfloat16 that changes the third digit, so that a photograph by itself would
+    get another answer than among many. To be called by one thread at a time. Pickled, it is its files; where it arrives
+    it is compiled anew, for one core.
 
     Args:
         apart: each core takes its own batch, and what else the machine does holds it up less. Else all cores do each
             batch together, so that one is done soonest.
+        cores: at most; all by default.
     """
-    hints = {
-        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
-        "PERFORMANCE_HINT": "THROUGHPUT" if apart else "LATENCY",
-    }
-    compiled = _core().compile_model(network, "CPU", hints)
-    # At least two, so that one computes while the other's results are taken.
-    count = max(2, compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-    requests = [compiled.create_infer_request() for _ in range(count)]
 
-    def finish(request: Any) -> list[np.ndarray]:
-        request.wait()
-        return [output.data.copy() for output in request.output_tensors]
+    def __init__(self, network: Any, *, bfloat16: bool, apart: bool = False, cores: int | None = None) -> None:
+        self._network, self._bfloat16 = network, bfloat16
+        hints = {
+            "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+            "PERFORMANCE_HINT": "THROUGHPUT" if apart else "LATENCY",
+        }
+        if cores:
+            hints["INFERENCE_NUM_THREADS"] = str(cores)
+        compiled = _core().compile_model(network, "CPU", hints)
+        # At least two, so that one computes while the other's results are taken.
+        count = max(2, compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests = [compiled.create_infer_request() for _ in range(count)]
+        self._lock = threading.Lock()
 
-    def run(batches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
-        free, busy = list(requests), deque[Any]()
+    def __call__(self, batches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+        free, busy = list(self._requests), deque[Any]()
         try:
             for batch in batches:
                 if not free:
                     free.append(busy.popleft())
-                    yield finish(free[-1])
+                    yield _finish(free[-1])
                 busy.append(free.pop())
                 busy[-1].start_async([np.ascontiguousarray(batch)])
             while busy:
-                yield finish(busy.popleft())
+                yield _finish(busy.popleft())
         finally:  # of one that is not read to its end
             for request in busy:
                 request.wait()
 
-    return run
+    def once(self, batch: np.ndarray) -> list[np.ndarray]:
+        """The outputs for one batch; for any number of threads."""
+        with self._lock:
+            [outputs] = self([batch])
+        return outputs
+
+    def __reduce__(self) -> tuple:
+        import openvino
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "network.xml"
+            openvino.serialize(self._network, path)
+            return _arrived, (path.read_bytes(), path.with_suffix(".bin").read_bytes(), self._bfloat16)
+
+
+def _arrived(network: bytes, weights: bytes, bfloat16: bool) -> Program:
+    if bfloat16 and not processor.has_bfloat16():
+        raise UserError("a worker's processor has no bfloat16: its answers would differ in the third digit")
+    return Program(_core().read_model(network, weights), bfloat16=bfloat16, cores=1)
+
+
+def _finish(request: Any) -> list[np.ndarray]:
+    request.wait()
+    return [output.data.copy() for output in request.output_tensors]
 
 
 @functools.cache

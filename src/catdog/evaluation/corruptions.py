@@ -5,7 +5,7 @@ After Hendrycks and Dietterich 2019, https://arxiv.org/abs/1903.12261, with what
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -17,7 +17,7 @@ import pandas as pd
 
 from catdog.answers.asking import BATCH, Asked, joined
 from catdog.answers.classifier import DOUBTS, Classifier, Judged
-from catdog.base import parallel
+from catdog.base import cluster, parallel
 from catdog.base.progress import track
 from catdog.evaluation import scoring
 from catdog.photographs import photos
@@ -29,6 +29,7 @@ STRENGTHS = (1, 2, 3)
 
 Corrupt = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 Trial = tuple[str, int]  # kind and strength
+_Item = tuple[bytes, str, str, int]  # a photograph, its id, and the trial
 
 
 def blur(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
@@ -154,27 +155,38 @@ def draw(table: pd.DataFrame, path: Path, *, note: str = "") -> None:
 def _ask(
     shard: Shard, rows: list[int], trials: list[Trial], models: dict[str, Classifier]
 ) -> Iterator[dict[str, Asked]]:
-    """What each model says of these photographs, trial by trial.
-
-    It is one stream through all trials and both networks: while they compute, the next batches are made on threads,
-    and a network waits neither for the end of a trial nor for the other one.
-    """
+    """What each model says of these photographs, trial by trial, on the cluster if one is named."""
     batches = list(parallel.chunks(rows, BATCH))
-    make = partial(_pixels, shard, sides=[model.side for model in models.values()])
-    pixels = parallel.threaded(make, itertools.product(trials, batches), ahead=2 * parallel.cores())
-    streams = [
-        model.network.stream(map(itemgetter(place), of_all))
-        for place, (model, of_all) in enumerate(zip(models.values(), itertools.tee(pixels, len(models)), strict=True))
-    ]
-    # Batch by batch in turns: the other network has its next batches under way meanwhile.
-    answers = zip(*streams, strict=True)
+    items = ([(shard.jpeg(row), shard.ids[row], *trial) for row in batch] for trial in trials for batch in batches)
+    if cluster.named() and all(model.network.portable for model in models.values()):
+        answers = cluster.map_chunks(partial(_of_batch, list(models.values())), items)
+    else:
+        answers = _here(items, list(models.values()))
     for _ in trials:
         by_model = zip(*itertools.islice(answers, len(batches)), strict=True)
         yield {name: joined(parts) for name, parts in zip(models, by_model, strict=True)}
 
 
-def _pixels(shard: Shard, item: tuple[Trial, list[int]], *, sides: list[int]) -> list[np.ndarray]:
-    """A batch of corrupted photographs for networks of these sides, uint8 (rows, side, side, 3) each."""
-    (kind, strength), rows = item
-    jpegs = [corrupted(shard.jpeg(row), shard.ids[row], kind=kind, strength=strength) for row in rows]
+def _here(items: Iterable[list[_Item]], models: list[Classifier]) -> Iterator[list[Asked]]:
+    """It is one stream through all trials and both networks: while they compute, the next batches are made on threads,
+    and a network waits neither for the end of a trial nor for the other one.
+    """
+    make = partial(_pixels, sides=[model.side for model in models])
+    pixels = parallel.threaded(make, items, ahead=2 * parallel.cores())
+    streams = [
+        model.network.stream(map(itemgetter(place), of_all))
+        for place, (model, of_all) in enumerate(zip(models, itertools.tee(pixels, len(models)), strict=True))
+    ]
+    # Batch by batch in turns: the other network has its next batches under way meanwhile.
+    return map(list, zip(*streams, strict=True))
+
+
+def _of_batch(models: list[Classifier], items: list[_Item]) -> list[Asked]:
+    pixels = _pixels(items, sides=[model.side for model in models])
+    return [model.ask(of_model) for model, of_model in zip(models, pixels, strict=True)]
+
+
+def _pixels(items: list[_Item], *, sides: list[int]) -> list[np.ndarray]:
+    """A batch of corrupted photographs for networks of these sides, uint8 (items, side, side, 3) each."""
+    jpegs = [corrupted(jpeg, id, kind=kind, strength=strength) for jpeg, id, kind, strength in items]
     return [np.stack([photos.pixels(jpeg, side) for jpeg in jpegs]) for side in sides]

@@ -23,7 +23,7 @@ _TICKS |= {3600: "1 h", 3 * 3600: "3 h", 10 * 3600: "10 h", 24 * 3600: "1 day", 
 
 
 def curves(histories: Tables, path: Path, *, note: str = "") -> None:
-    """Accuracy and loss by epoch, both models on common axes: train dashed, val solid."""
+    """Accuracy and loss by epoch, both models on common axes: val solid; train dashed, of photographs as varied."""
     figure, (accuracy, loss) = style.panels(2, size=(9, 3.6), note=note)
     for axes, quantity in ((accuracy, "accuracy"), (loss, "loss")):
         for model, history in histories.items():
@@ -36,7 +36,7 @@ def curves(histories: Tables, path: Path, *, note: str = "") -> None:
     style.percent_axes(accuracy.yaxis)
     _limit_loss(loss, histories)
     entries = [(COLOURS[model], "-", f"{NAMES[model]}, validation") for model in histories]
-    entries += [(COLOURS[model], "--", f"{NAMES[model]}, training") for model in histories]
+    entries += [(COLOURS[model], "--", f"{NAMES[model]}, training, as varied") for model in histories]
     style.legend(figure, entries)
     style.save(figure, path)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from catdog.base.errors import UserError, first_line
-from catdog.preparation import tars
+from catdog.preparation import remote, tars
 
 MAX_BYTES = 256 << 20  # of one photograph's file
 MAX_MEMBERS = 1_000_000  # of an archive; each takes about 0.5 kB of memory
@@ -57,10 +57,11 @@ class File:
     Attributes:
         source: its path inside data/raw, unique; an archive's name stands in it like a folder's.
         label: the index of its class; None if no folder above it has the name of one.
-        archive: None for a loose file, whose path is then `member`.
+        archive: None for a loose file, whose path or address is then `member`.
         problem: why it can never be read, if so.
         offset, size: in bytes, of its data in a tar; in a zip, of its header and of its data as stored.
         packed: in a zip only.
+        data: its bytes, where it came from another machine.
     """
 
     source: str
@@ -71,6 +72,7 @@ class File:
     offset: int = -1
     size: int = -1
     packed: Packed | None = None
+    data: bytes | None = None
 
 
 def read(file: File) -> bytes:
@@ -85,7 +87,14 @@ def read(file: File) -> bytes:
     """
     if file.problem:
         raise BadMember(file.problem)
+    if file.data is not None:
+        return file.data
     try:
+        if remote.is_address(file.member):
+            data = remote.read(file.member, most=MAX_BYTES + 1)
+            if len(data) > MAX_BYTES:
+                raise BadMember(_too_large(len(data)))
+            return data
         if file.archive is None:
             path = Path(file.member)
             if (size := path.stat().st_size) > MAX_BYTES:
@@ -112,7 +121,7 @@ def members(archive: Path, name: str) -> list[File]:
         UserError: it is encrypted, or can't be read as an archive.
     """
     try:
-        listed = _zip_members(archive, name) if is_zip(archive) else _tar_members(archive, name)
+        listed = _tar_members(archive, name) if tars.is_tar(archive) else _zip_members(archive, name)
     except FAULTS as error:
         advice = "make it or download it again"
         raise UserError(f"{archive} cannot be read as an archive ({first_line(error)}): {advice}") from None
@@ -185,16 +194,6 @@ def _stamp(archive: Path) -> tuple:
     """Differs once the file is replaced, so that nothing cached outlives it."""
     status = archive.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def is_zip(archive: Path) -> bool:
-    """Whether to read it as a zip rather than as a tar."""
-    # By content first: zipfile.is_zipfile takes a tar whose last member is a zip for a zip.
-    with archive.open("rb") as file:
-        head = file.read(512)
-    if head[257:262] == b"ustar" or tars.is_compressed(archive):
-        return False
-    return head.startswith(b"PK") or archive.suffix.lower() == ".zip"
 
 
 class _Listed(io.FileIO):

@@ -5,15 +5,15 @@ import tarfile
 import zipfile
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rich.console import Console
 from rich.panel import Panel
 
 from catdog.base import paths
 from catdog.base.errors import UserError, first_line
-from catdog.preparation import sources, staging
-from catdog.preparation.archives import ARCHIVE, FAULTS, hidden, is_zip
+from catdog.preparation import remote, sources, staging, tars
+from catdog.preparation.archives import ARCHIVE, FAULTS, hidden
 from catdog.preparation.drawn import drawings as drawn
 
 
@@ -36,7 +36,10 @@ PUBLIC = {
 }
 AUTO_SECONDS = 10
 _WORDS = ("auto", "drawn", *PUBLIC)
-_CHOICES = f"expected {', '.join(_WORDS)}, or a path to a folder of class folders, a zip or a tar"
+_CHOICES = (
+    f"expected {', '.join(_WORDS)}, or a path or address (such as s3://bucket/pets) of a folder of class folders, "
+    "a zip or a tar"
+)
 
 
 def ensure(source: str, raw: Path, *, classes: list[str], drawings: int, seed: int) -> None:
@@ -67,7 +70,8 @@ def fetch(source: str, raw: Path, *, classes: list[str], drawings: int, seed: in
     Files are linked where the file system can, else copied. The next fetch goes on where one was killed.
 
     Args:
-        source: `auto`, `drawn`, `petimages`, `filtered`, or a path (a folder called drawn is `./drawn`).
+        source: `auto`, `drawn`, `petimages`, `filtered`, a path (a folder called drawn is `./drawn`), or an address
+            that fsspec knows.
         drawings: how many to draw for `drawn`, of both classes together, from `seed`.
 
     Raises:
@@ -95,7 +99,12 @@ def _bring(
     source: str, *, raw: Path, classes: list[str], drawings: int, seed: int, patience: float | None = None
 ) -> None:
     record: dict = {"kind": _kind(source)}
-    record |= {"address": PUBLIC[source].address} if source in PUBLIC else {"path": source}
+    if source in PUBLIC:
+        record["address"] = PUBLIC[source].address
+    elif remote.is_address(source):
+        record["address"] = remote.shown(source)
+    else:
+        record["path"] = source
     record |= {"drawings": drawings, "seed": seed} if source == "drawn" else {}
     if source in _WORDS:
         classes = _cat_and_dog(classes, source)
@@ -110,9 +119,12 @@ def _bring(
             drawn.write(item, count=drawings, seed=seed, classes=classes)
         elif source in PUBLIC:
             item = _download(PUBLIC[source], new, raw, checksums=checksums, patience=patience)
+        elif remote.is_address(source):
+            item = new / _plain_name(PurePosixPath(remote.shown(source)).name)
+            remote.copy(source, item)
         else:
             item = _link(Path(source).expanduser(), new, raw)
-        count = len(sources.list_files(new, classes, where=source))
+        count = len(sources.list_files(new, classes, where=remote.shown(source)))
         size, sha256 = sources.digest(item)
         if source in PUBLIC and PUBLIC[source].sha256 is None:
             checksums = checksums | {PUBLIC[source].address: sha256}
@@ -127,6 +139,8 @@ def _is_there(raw: Path, record: dict, wanted: dict) -> bool:
         return False
     if wanted["kind"] not in ("folder", "zip", "tar"):
         return True
+    if "path" not in wanted:  # of an address nobody knows without reading it all
+        return False
     return sources.digest(Path(wanted["path"]).expanduser()) == (record["size"], record["sha256"])
 
 
@@ -168,25 +182,31 @@ def _link(path: Path, folder: Path, raw: Path) -> Path:
 
 def _name(path: Path) -> str:
     """What to call `path` in data/raw: a name that is not passed over there, an archive's with its ending."""
-    name = path.name.lstrip(".")
-    if not name or hidden(name) or name in (sources.README, sources.RECORD):
-        name = "photographs"
+    name = _plain_name(path.name)
     if path.is_file() and not ARCHIVE.search(name):
-        name += ".zip" if is_zip(path) else ".tar"
+        name += ".tar" if tars.is_tar(path) else ".zip"
     return name
+
+
+def _plain_name(name: str) -> str:
+    name = name.lstrip(".")
+    return "photographs" if not name or hidden(name) or name in (sources.README, sources.RECORD) else name
 
 
 def _kind(source: str) -> str:
     """One of _WORDS, or of a path: folder, zip or tar."""
     if source in _WORDS:
         return source
+    if remote.is_address(source):
+        name = remote.shown(source).lower()
+        return "folder" if not ARCHIVE.search(name) else "zip" if name.endswith(".zip") else "tar"
     try:
         path = Path(source).expanduser()
         if source and path.is_dir():
             return "folder"
         if not path.is_file():
             raise UserError(f"no such source: {source or 'none given'}; {_CHOICES}")
-        if is_zip(path):
+        if not tars.is_tar(path):
             return "zip"
         if tarfile.is_tarfile(path):
             return "tar"

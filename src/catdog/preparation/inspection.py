@@ -14,7 +14,7 @@ import numpy as np
 from catdog.base import parallel
 from catdog.base.errors import UserError
 from catdog.photographs import photos, shards
-from catdog.preparation import archives, fingerprints
+from catdog.preparation import archives, fingerprints, travel
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ def unspool(findings: list[Finding], pixels: shards.Shard) -> Iterator[shards.Ro
 
 def inspect(files: Iterable[archives.File], settings: Settings, *, workers: int | None = None) -> Iterator[Finding]:
     """A finding for each of `files`, in their order, on all cores."""
-    return parallel.chunked_map(partial(inspect_file, settings=settings), files, workers=workers, rescue=_crashed)
+    look = partial(inspect_file, settings=settings)
+    return parallel.chunked_map(look, files, workers=workers, rescue=_crashed, travel=travel.FILES)
 
 
 def inspect_file(file: archives.File, settings: Settings) -> Finding:

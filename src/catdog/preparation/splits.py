@@ -33,13 +33,15 @@ def assign(findings: list[Finding], *, seed: int, val_fraction: float, test_frac
             finding.split = split_of(finding.group, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction)
 
 
-def write(findings: list[Finding], pixels: shards.Shard, folder: Path) -> None:
+def write(findings: list[Finding], pixels: shards.Shard, folder: Path, *, rows_per_file: int) -> None:
     """Write a shard for each split, and one of the photographs set aside.
 
     Args:
         pixels: the spool, as `inspection.spool` wrote it.
+        rows_per_file: a split of more photographs is a folder of files.
     """
     chosen = {f"{split}.arrow": [f for f in findings if f.split == split and not f.reason] for split in SPLITS}
     chosen[paths.SET_ASIDE.name] = [finding for finding in findings if corrections.is_set_aside(finding)]
     for name, of in chosen.items():
-        shards.write(folder / name, inspection.unspool(of, pixels))
+        rows = inspection.unspool(of, pixels)
+        shards.write_parts(folder / name, rows, count=len(of), rows_per_file=rows_per_file)

@@ -37,6 +37,16 @@ class Member(NamedTuple):
     size: int
 
 
+def is_tar(archive: Path) -> bool:
+    """Whether to read it as a tar rather than as a zip."""
+    # By content first: zipfile.is_zipfile takes a tar whose last member is a zip for a zip.
+    with archive.open("rb") as file:
+        head = file.read(512)
+    if head[257:262] == b"ustar" or is_compressed(archive):
+        return True
+    return not head.startswith(b"PK") and archive.suffix.lower() != ".zip"
+
+
 def members(file: BinaryIO) -> Iterator[Member]:
     """The members of an uncompressed tar, in its order.
 

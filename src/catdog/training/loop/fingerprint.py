@@ -32,9 +32,9 @@ def of(stage: str, p: params.Params, *, also: str = "") -> str:
 
 
 def _digest(path: Path) -> str | dict[str, str]:
-    """Of a folder, what .dvcignore leaves of it: its code."""
-    if path.is_dir():
-        return {file.relative_to(path).as_posix(): files.md5(file) for file in sorted(path.rglob("*.py"))}
+    """Of a folder of code, what .dvcignore leaves of it; else as DVC has it."""
+    if path.is_dir() and (code := sorted(path.rglob("*.py"))):
+        return {file.relative_to(path).as_posix(): files.md5(file) for file in code}
     return files.md5(path)
 
 

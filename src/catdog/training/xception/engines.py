@@ -38,6 +38,21 @@ def _keras_engine(model: keras.Model, *, image_size: int, precision: str) -> Eng
     return run
 
 
+class OpenVinoEngine:
+    """It can be pickled, to compute on another machine."""
+
+    def __init__(self, run: openvino.Program) -> None:
+        self._run = run
+
+    def __call__(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        return (features for [features] in self._run(batches))
+
+    def once(self, batch: np.ndarray) -> np.ndarray:
+        """The features of one batch; for any number of threads."""
+        [features] = self._run.once(batch)
+        return features
+
+
 def _openvino_engine(model: keras.Model, *, image_size: int, precision: str) -> Engine:
     pixels = keras.Input((image_size, image_size, 3))
     whole = keras.Model(pixels, model(keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels), training=False))
@@ -45,8 +60,7 @@ def _openvino_engine(model: keras.Model, *, image_size: int, precision: str) -> 
         path = Path(folder) / "features.xml"
         openvino.export(whole, path, dtype="uint8")
         network = openvino.read(path)
-    run = openvino.compile(network, bfloat16=precision == "mixed_bfloat16", apart=True)
-    return lambda batches: (features for [features] in run(batches))
+    return OpenVinoEngine(openvino.Program(network, bfloat16=precision == "mixed_bfloat16", apart=True))
 
 
 BUILD: dict[str, Callable[..., Engine]] = {"keras": _keras_engine, "openvino": _openvino_engine}

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ import keras
 import numpy as np
 import pyarrow as pa
 
-from catdog.base import parallel, paths
+from catdog.base import cluster, parallel, paths
 from catdog.base.errors import UserError
 from catdog.base.progress import track
 from catdog.photographs import photos, tables
@@ -111,25 +112,42 @@ def _recipe() -> str:
 # Computing
 
 
+class _Photograph(NamedTuple):
+    jpeg: bytes
+    where: str  # for a person to find it
+
+
 def _compute(
     photographs: list[tuple[Shard, int]], *, engine: engines.Engine, size: int, batch_size: int
 ) -> Iterator[np.ndarray]:
-    """The features of each photograph, in order, while the next ones are decoded on threads."""
-
-    def decode(batch: list[tuple[Shard, int]]) -> np.ndarray:
-        return np.stack([_pixels(shard, index, size) for shard, index in batch])
-
-    batches = parallel.chunks(photographs, batch_size)
-    for features in engine(parallel.threaded(decode, batches, ahead=2 * parallel.cores())):
+    """The features of each photograph, in order, on the cluster if one is named."""
+    batches = ([_photograph(*place) for place in batch] for batch in parallel.chunks(photographs, batch_size))
+    if cluster.named() and isinstance(engine, engines.OpenVinoEngine):
+        for rows in cluster.map_chunks(partial(_of_batch, engine, size), batches):
+            yield from rows
+        return
+    # While a batch computes, the next ones are decoded on threads.
+    for features in engine(parallel.threaded(partial(_decode, size), batches, ahead=2 * parallel.cores())):
         yield from features
 
 
-def _pixels(shard: Shard, index: int, size: int) -> np.ndarray:
+def _photograph(shard: Shard, index: int) -> _Photograph:
+    return _Photograph(shard.jpeg(index), f"{shard.path}: photograph {index} ({shard.sources[index]})")
+
+
+def _of_batch(engine: engines.OpenVinoEngine, size: int, batch: list[_Photograph]) -> list[np.ndarray]:
+    return list(engine.once(_decode(size, batch)))
+
+
+def _decode(size: int, batch: list[_Photograph]) -> np.ndarray:
+    return np.stack([_pixels(photograph, size) for photograph in batch])
+
+
+def _pixels(photograph: _Photograph, size: int) -> np.ndarray:
     try:
-        return photos.pixels(shard.jpeg(index), size)
+        return photos.pixels(photograph.jpeg, size)
     except (photos.Unreadable, OSError) as error:
-        where = f"{shard.path}: photograph {index} ({shard.sources[index]})"
-        raise UserError(f"{where} can't be decoded: {error}; run `dvc repro --force prepare`") from None
+        raise UserError(f"{photograph.where} can't be decoded: {error}; run `dvc repro --force prepare`") from None
 
 
 # Keeping
