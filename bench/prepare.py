@@ -81,7 +81,7 @@ def prepare(raw: Path, out: Path, p: params.Params, *, count: int) -> dict[str, 
     shares = {"val_fraction": p.prepare.val_fraction, "test_fraction": p.prepare.test_fraction}
     splits.assign(findings, seed=p.base.seed, **shares)
     grouped = time.perf_counter()
-    splits.write(findings, shards.Shard(spool), out)
+    splits.write(findings, shards.Shard(spool), out, rows_per_file=p.prepare.shard_photographs)
     if len(findings) != count or not any(finding.split for finding in findings):
         raise UserError(f"{len(findings)} of {count} photographs came out of prepare")
     return {

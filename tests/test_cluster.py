@@ -3,18 +3,15 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import dask_here
 import numpy as np
-import psutil
 import pytest
 import test_prepare
 from conftest import ROOT, jpeg, photograph
@@ -29,80 +26,11 @@ from catdog.photographs import photos, shards
 from catdog.preparation import archives, travel
 
 pytest.importorskip("distributed")
-TESTS = str(Path(__file__).parent)
 DEADLY = {9, 41}
 
 
-@dataclass
-class Dask:
-    """A scheduler and its workers, as a person starts them."""
-
-    address: str
-    scheduler: subprocess.Popen
-    folder: Path
-    stack: ExitStack
-    workers: list[subprocess.Popen] = field(default_factory=list)
-
-    def add_worker(self, *, threads: int = 1, code: Path = ROOT / "src") -> None:
-        options = ["--nthreads", str(threads), "--host", "127.0.0.1", "--no-dashboard", "--memory-limit", "0"]
-        options += ["--local-directory", str(self.folder), "--death-timeout", "60"]
-        self.workers.append(self.stack.enter_context(_process("worker", self.address, *options, code=code)))
-
-    def process_ids(self) -> list[int]:
-        """Of the processes that do the work; a nanny starts each anew when it dies."""
-        found = []
-        for worker in self.workers:
-            for child in psutil.Process(worker.pid).children(recursive=True):
-                if any("spawn_main" in part for part in child.cmdline()):
-                    found.append(child.pid)
-        return found
-
-
-@contextmanager
-def _process(kind: str, *arguments: str, code: Path = ROOT / "src") -> Iterator[subprocess.Popen]:
-    environment = os.environ | {"PYTHONPATH": f"{code}{os.pathsep}{TESTS}", "DASK_LOGGING__DISTRIBUTED": "error"}
-    environment.pop(cluster.ADDRESS, None)
-    command = [sys.executable, "-m", "distributed.cli.dask_" + kind, *arguments]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        yield process
-    finally:
-        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        for each in [*children, process]:
-            each.kill()
-        process.wait()
-
-
-@contextmanager
-def dask(folder: Path, *, workers: int = 2, allowed_failures: int = 3) -> Iterator[Dask]:
-    """A cluster on loopback, to which CATDOG_CLUSTER leads meanwhile."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with socket_free() as port, ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", str(allowed_failures))
-        options = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
-        address = f"tcp://127.0.0.1:{port}"
-        scheduler = stack.enter_context(_process("scheduler", *options))
-        found = Dask(address, scheduler, folder, stack)
-        for _ in range(workers):
-            found.add_worker()
-        patch.setenv(cluster.ADDRESS, address)
-        cluster.connection.cache_clear()
-        try:
-            yield found
-        finally:
-            if cluster.connection.cache_info().currsize:
-                cluster.connection().close(timeout=2)
-            cluster.connection.cache_clear()
-
-
-@contextmanager
-def socket_free() -> Iterator[int]:
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    yield port
+def dask(folder: Path, **settings) -> AbstractContextManager[dask_here.Dask]:
+    return dask_here.started(folder, path=(Path(__file__).parent,), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +78,7 @@ def test_results_come_in_the_order_of_the_items_from_other_processes(two_workers
     assert list(parallel.chunked_map(double, iter(range(300)))) == [2 * item for item in range(300)]
     assert list(parallel.chunked_map(double, [])) == []
     workers = {pid for pids in cluster.map_chunks(who, [[item] for item in range(100)]) for pid in pids}
-    assert workers == set(two_workers.process_ids())
+    assert workers == set(two_workers.working())
     assert len(workers) == 2
 
 
@@ -194,10 +122,10 @@ def test_without_a_rescue_a_deadly_item_is_an_error(tmp_path):
 def test_workers_killed_at_any_moment_cost_no_row_and_double_none(tmp_path):
     kills, ended = [], threading.Event()
 
-    def kill(found: Dask) -> None:
+    def kill(found: dask_here.Dask) -> None:
         rng = np.random.default_rng(0)
         while not ended.wait(rng.uniform(0.2, 1.2)):
-            if running := found.process_ids():
+            if running := found.working():
                 victim = int(rng.choice(running))
                 os.kill(victim, signal.SIGKILL)
                 kills.append(victim)
@@ -239,9 +167,9 @@ def test_a_worker_of_another_version_is_refused(tmp_path, late):
             found.add_worker()
             assert list(parallel.chunked_map(double, range(4))) == [0, 2, 4, 6]
             found.workers[0].terminate()
-            threading.Timer(1, found.add_worker, kwargs={"code": code}).start()
+            threading.Timer(1, found.add_worker, kwargs={"source": code}).start()
         else:
-            found.add_worker(code=code)
+            found.add_worker(source=code)
             cluster.connection().wait_for_workers(1, timeout=30)
         with pytest.raises(UserError, match=r"^worker tcp://127\.0\.0\.1:\d+ has another version \(here catdog .*same"):
             list(parallel.chunked_map(double, range(100)))

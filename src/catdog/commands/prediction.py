@@ -45,8 +45,8 @@ def predict(paths: Iterable[Path | str], *, model: Classifier, threshold: float 
     """A row for every file of `paths` (files, folders, archives), in that order; a bad one gets the reason why.
 
     A path may be an address that fsspec knows, such as s3://bucket/folder, of photographs that are no archive. Only a
-    few batches of photographs are in memory. `threshold` replaces the model's own. Where a cluster is named, its workers
-    read the files and answer.
+    few batches of photographs are in memory. `threshold` replaces the model's own. Where a cluster is named, its
+    workers read the files and answer.
     """
     inputs = listed(paths)
     answer = _on_cluster if cluster.named() and model.network.portable else _here
