@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from catdog.base import errors, files, params, paths
+from catdog.base import errors, files, params, paths, quiet  # noqa: F401 (quiet: before TensorFlow starts)
 from catdog.evaluation import comparison, properties, report, served, suspects
 from catdog.photographs import shards
 from catdog.tracking import lineage, publication, store

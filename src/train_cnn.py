@@ -1,6 +1,6 @@
 """Training photographs and their variants -> a convolutional network of our own, trained from scratch."""
 
-from catdog.base import errors, params, paths
+from catdog.base import errors, params, paths, quiet  # noqa: F401 (quiet: before TensorFlow starts)
 from catdog.photographs import shards
 from catdog.tracking import runs, store
 from catdog.training.cnn import recipe

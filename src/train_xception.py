@@ -1,6 +1,6 @@
 """Training photographs -> Xception with ImageNet weights under a head of our own."""
 
-from catdog.base import errors, params, paths
+from catdog.base import errors, params, paths, quiet  # noqa: F401 (quiet: before TensorFlow starts)
 from catdog.photographs import shards
 from catdog.tracking import runs, store
 from catdog.training.loop import checkpoints, fingerprint, memory, outcome, strategies

@@ -182,7 +182,12 @@ def test_the_command_predictions_and_the_first_stages_start_without_tensorflow_a
 # ---- modules --------------------------------------------------------------------------------------------------------
 
 # MLflow runs serving.py to learn which class to load.
-AT_IMPORT = {"serving": ["mlflow.models.set_model"], "plots_page": ["run"], "reference_page": ["run"]}
+AT_IMPORT = {
+    "serving": ["mlflow.models.set_model"],
+    "plots_page": ["run"],
+    "reference_page": ["run"],
+    "quiet": ["_begin"],
+}
 AT_IMPORT |= {stage: ["errors.run"] for stage in SCRIPTS}
 DEFINITIONS = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign | ast.AugAssign
 
