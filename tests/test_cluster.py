@@ -30,7 +30,7 @@ DEADLY = {9, 41}
 
 
 def dask(folder: Path, **settings) -> AbstractContextManager[dask_here.Dask]:
-    return dask_here.started(folder, path=(Path(__file__).parent,), **settings)
+    return dask_here.started(folder, path=(Path(__file__).parent, ROOT / "bench"), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -107,15 +107,16 @@ def test_only_a_few_items_are_under_way(two_workers):
 # ---- what goes wrong ------------------------------------------------------------------------------------------------
 
 
-def test_items_that_kill_their_worker_are_rescued_and_no_others(tmp_path):
+def test_items_that_kill_their_worker_are_rescued_and_no_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "_CHUNK", 2)
     with dask(tmp_path, allowed_failures=0):
-        found = list(parallel.chunked_map(double_or_die, range(64), rescue=negative))
-    assert found == [-item if item in DEADLY else 2 * item for item in range(64)]
+        found = list(parallel.chunked_map(double_or_die, range(4, 14), rescue=negative))
+    assert found == [-item if item in DEADLY else 2 * item for item in range(4, 14)]
 
 
 def test_without_a_rescue_a_deadly_item_is_an_error(tmp_path):
     with dask(tmp_path, allowed_failures=0), pytest.raises(UserError, match=r"killed.*run it again$"):
-        list(parallel.chunked_map(double_or_die, range(64)))
+        list(parallel.chunked_map(double_or_die, range(16)))
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import logging
 import os
+import pickle
 import platform
 import sys
 from collections import deque
@@ -86,11 +87,14 @@ def map_chunks(
 
     def submit(chunk: list[Item], *, by_path: bool) -> Any:
         if travel is None:
-            return client.submit(_work, there, chunk, None, version(), pure=False)
-        if by_path:
+            sent: Any = chunk
+        elif by_path:
             sent = [(travel.placed(item), travel.stamp(item)) for item in chunk]
-            return client.submit(_work, there, sent, travel, version(), pure=False)
-        return client.submit(_work, there, [travel.carried(item) for item in chunk], None, version(), pure=False)
+        else:
+            sent = [travel.carried(item) for item in chunk]
+        # As bytes, since the scheduler would make of them what they are; only a worker has to.
+        task = pickle.dumps((sent, travel.stamp if travel and by_path else None))
+        return client.submit(_work, there, task, version(), pure=False)
 
     def result(chunk: list[Item], future: Any) -> list[Result]:
         nonlocal shared
@@ -111,7 +115,7 @@ def map_chunks(
     with _told(address):
         _all_alike(client)
         # As a task's result it is made again where the worker that had it is gone.
-        there = client.submit(_same, function, pure=False)
+        there = client.submit(pickle.loads, pickle.dumps(function), pure=False)
         waiting, pending = iter(chunks), deque[tuple[list[Item], Any]]()
         while True:
             each = _CHUNKS_UNDER_WAY if shared or travel is None else 1  # content takes memory
@@ -157,8 +161,9 @@ def connection() -> Any:
         raise UserError(f"{ADDRESS} is set, but Dask is not installed: pip install 'catdog[cluster]'") from None
     from catdog.base import parallel
 
-    for name in ("distributed", "tornado", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters of it is raised
+    for name in [*logging.root.manager.loggerDict]:
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters of it is raised
     dask.config.set(_QUIET)
     address = named()
     try:
@@ -181,7 +186,9 @@ def connection() -> Any:
             f"or unset {ADDRESS}"
         ) from None
     workers = sum(client.nthreads().values())
-    print(f"cluster: {address}, {workers} threads, dashboard {client.dashboard_link}", file=sys.stderr)
+    has_dashboard = "dashboard" in client.scheduler_info()["services"]
+    dashboard = f", dashboard {client.dashboard_link}" if has_dashboard else ""
+    print(f"cluster: {address}, {workers} threads{dashboard}", file=sys.stderr)
     if not workers:
         print(f"notice: no worker yet; start some with `dask worker {address}`", file=sys.stderr)
     return client
@@ -198,13 +205,9 @@ class _told:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, UserError | GeneratorExit):
             return
-        import concurrent.futures
-
-        from distributed.client import FutureCancelledError
         from distributed.comm import CommClosedError
 
-        lost = (FutureCancelledError, CommClosedError, concurrent.futures.CancelledError, TimeoutError)
-        if isinstance(error, lost):
+        if isinstance(error, CommClosedError | TimeoutError) or getattr(error, "reason", "").startswith("scheduler-"):
             connection.cache_clear()
             raise UserError(
                 f"the Dask scheduler at {self._address} is gone: start it and run this again, "
@@ -223,19 +226,16 @@ def _all_alike(client: Any) -> None:
 # Of a worker
 
 
-def _same(function: Callable) -> Callable:
-    return function
-
-
-def _work(function: Callable[[list], list], sent: list, travel: Travel | None, expected: str) -> list:
+def _work(function: Callable[[list], list], task: bytes, expected: str) -> list:
     """What a worker does with a chunk."""
     import distributed
 
     _compare(distributed.get_worker().address, version(), expected)
     _begin()
-    if travel is None:
+    sent, stamp_of = pickle.loads(task)
+    if stamp_of is None:
         return function(sent)
-    if any(travel.stamp(item) != stamp for item, stamp in sent):
+    if any(stamp_of(item) != stamp for item, stamp in sent):
         raise _Elsewhere
     return function([item for item, _ in sent])
 

@@ -132,10 +132,10 @@ class Shard:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = sorted(file.name for file in path.glob("*.arrow"))
+    found = sorted(file.name for file in path.iterdir())
     # The names say how many there are, so that none is missing unnoticed.
     if not found or found != [_part(number, len(found)) for number in range(len(found))]:
-        raise UserError(f"{path} lacks some of its files: delete it and run `dvc repro`")
+        raise UserError(f"{path} is damaged or no shard (it lacks some of its files): delete it and run `dvc repro`")
     return [path / name for name in found]
 
 

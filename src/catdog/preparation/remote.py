@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from catdog.base.errors import UserError, first_line
 from catdog.base.parallel import chunks
@@ -19,10 +18,13 @@ def is_address(text: str) -> bool:
 
 def shown(address: str) -> str:
     """The address without what may be a secret: a name and password in it, or a query. A plain path is as it is."""
-    if not is_address(address):
+    scheme, separator, rest = address.partition("://")
+    if not separator:
         return address
-    parts = urlsplit(address)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    host, slash, path = rest.partition("/")
+    if scheme in ("http", "https"):
+        path = path.partition("?")[0].partition("#")[0]
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def files(address: str) -> list[str]:
@@ -99,10 +101,7 @@ def _told(address: str) -> Iterator[None]:
     except UserError:
         raise
     except ImportError as error:
-        scheme = urlsplit(address).scheme
-        raise UserError(
-            f"{shown(address)}: addresses of {scheme}:// need another package ({first_line(error)})"
-        ) from None
+        raise UserError(f"{shown(address)}: such addresses need another package: {first_line(error)}") from None
     except FileNotFoundError:
         raise UserError(f"{shown(address)}: not found") from None
     except Exception as error:  # each kind of store has its own
