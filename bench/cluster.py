@@ -30,6 +30,7 @@ WORKERS = (1, 2, 8)
 MODEL = "models:/catdog-cnn/1"
 WAYS = {"here": "", "dask": cluster.LOCAL}
 SECONDS_BETWEEN_LOOKS = 0.05
+KILLS = 30
 
 
 def main() -> None:
@@ -62,6 +63,7 @@ def main() -> None:
         settings = inspection.Settings(p.prepare.image_size, p.prepare.min_side, p.prepare.max_megapixels)
         rates = {workers: rate(files, settings, workers, folder=folder) for workers in WORKERS}
         alone = timed(files, settings, workers=1)
+        lost = killed(files, settings, folder=folder, count=2 if given.quick else KILLS)
         memory = {times: watched(files * times, settings, folder=folder) for times in (1, 1 if given.quick else 10)}
 
     figures = []
@@ -80,6 +82,7 @@ def main() -> None:
         for name, found in (("scheduler", scheduler), ("worker", worker)):
             what = f"{name}, at most, {times * len(files):,} photographs"
             figures.append(Figure(f"{name}_{times * len(files)}", what, found, "MB", "measured"))
+    figures.append(Figure("lost", f"photographs lost or doubled in {KILLS} kills of workers", lost, "", "counted"))
     notes = ["MB = 10^6 bytes, private; of the workers the largest."]
     common.leave("cluster", figures, notes=notes, seconds=seconds, quick=given.quick)
 
@@ -122,6 +125,20 @@ def rate(files: list, settings: inspection.Settings, workers: int, *, folder: Pa
         cluster.connection().wait_for_workers(workers, timeout=60)
         timed(files[: len(files) // 10], settings)  # workers import what they need
         return len(files) / timed(files, settings)
+
+
+def killed(files: list, settings: inspection.Settings, *, folder: Path, count: int) -> int:
+    """How many findings differ from those without a cluster, while `count` workers are killed."""
+    expected = [finding.source for finding in inspection.inspect(files, settings)]
+    wrong = 0
+    with (
+        dask_here.started(folder, workers=2, allowed_failures=100) as dask,
+        dask_here.killing(dask, count=count) as end,
+    ):
+        while not end.is_set():
+            found = [finding.source for finding in inspection.inspect(files, settings)]
+            wrong += abs(len(found) - len(expected)) + sum(a != b for a, b in zip(found, expected, strict=False))
+    return wrong
 
 
 def watched(files: list, settings: inspection.Settings, *, folder: Path) -> tuple[float, float]:

@@ -1,9 +1,12 @@
 """A Dask cluster on this machine, as a person starts one: a scheduler and workers, to which CATDOG_CLUSTER leads."""
 
 import os
+import random
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -71,6 +74,30 @@ def started(
             cluster.connection.cache_clear()
             for name, value in kept.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def killing(dask: Dask, *, count: int) -> Iterator[threading.Event]:
+    """Kill `count` workers meanwhile, at random moments when all are at work. The event is set after the last."""
+    ended, over = threading.Event(), threading.Event()
+
+    def kill() -> None:
+        rng = random.Random(0)
+        done = 0
+        while done < count and not over.wait(rng.uniform(0, 1)):
+            working = dask.working()
+            if len(working) == len(cluster.connection().nthreads()) == len(dask.workers):
+                os.kill(rng.choice(working), signal.SIGKILL)
+                done += 1
+        ended.set()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        yield ended
+    finally:
+        over.set()
+        killer.join()
 
 
 _ALLOWED = "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"

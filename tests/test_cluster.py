@@ -121,28 +121,9 @@ def test_without_a_rescue_a_deadly_item_is_an_error(tmp_path):
 
 @pytest.mark.slow
 def test_workers_killed_at_any_moment_cost_no_row_and_double_none(tmp_path):
-    kills, ended = [], threading.Event()
-
-    def kill(found: dask_here.Dask) -> None:
-        rng = np.random.default_rng(0)
-        while not ended.wait(rng.uniform(0.2, 1.2)):
-            if running := found.working():
-                victim = int(rng.choice(running))
-                os.kill(victim, signal.SIGKILL)
-                kills.append(victim)
-
-    with dask(tmp_path, allowed_failures=100) as found:
-        killer = threading.Thread(target=kill, args=[found])
-        killer.start()
-        try:
-            rounds = 0
-            while len(kills) < 30:
-                assert list(parallel.chunked_map(double_slowly, range(3000))) == [2 * item for item in range(3000)]
-                rounds += 1
-        finally:
-            ended.set()
-            killer.join()
-    assert rounds
+    with dask(tmp_path, allowed_failures=100) as found, dask_here.killing(found, count=6) as ended:
+        while not ended.is_set():
+            assert list(parallel.chunked_map(double_slowly, range(1000))) == [2 * item for item in range(1000)]
 
 
 def test_a_worker_may_come_late(tmp_path, capsys):

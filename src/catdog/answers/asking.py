@@ -54,8 +54,8 @@ class Network:
         self.engine = engine
 
     def __reduce__(self) -> tuple:  # without its locks
-        known = {"engine": self.engine, "mirrored": self.mirrored, "portable": self.portable}
-        return partial(Network, **known), (self._trunk, self._head)
+        alike = partial(Network, engine=self.engine, mirrored=self.mirrored, portable=self.portable)
+        return alike, (self._trunk, self._head)
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Asked]:
         """What it says of batches of at most BATCH photographs, in their order. For one thread at a time."""

@@ -178,8 +178,8 @@ def _files(path: Path | str) -> Iterator[archives.File]:
         try:
             for address in remote.files(path):
                 yield archives.File(archives.printable(remote.shown(address)), None, None, address)
-        except UserError as error:
-            yield archives.File(archives.printable(remote.shown(path)), None, None, path, problem=str(error))
+        except UserError as unreached:
+            yield archives.File(archives.printable(remote.shown(path)), None, None, path, problem=str(unreached))
         return
     path = Path(path)
     if _kind(path) != "folder":
