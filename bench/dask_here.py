@@ -80,13 +80,14 @@ def started(
 def killing(dask: Dask, *, count: int) -> Iterator[threading.Event]:
     """Kill `count` workers meanwhile, at random moments when all are at work. The event is set after the last."""
     ended, over = threading.Event(), threading.Event()
+    client = cluster.connection()
 
     def kill() -> None:
         rng = random.Random(0)
         done = 0
         while done < count and not over.wait(rng.uniform(0, 1)):
             working = dask.working()
-            if len(working) == len(cluster.connection().nthreads()) == len(dask.workers):
+            if len(working) == len(client.nthreads()) == len(dask.workers):
                 os.kill(rng.choice(working), signal.SIGKILL)
                 done += 1
         ended.set()

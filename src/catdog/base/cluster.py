@@ -120,7 +120,7 @@ def map_chunks(
         while True:
             each = _CHUNKS_UNDER_WAY if shared or travel is None else 1  # content takes memory
             room = each * max(1, sum(client.nthreads().values()))
-            for chunk in islice(waiting, room - len(pending)):
+            for chunk in islice(waiting, max(0, room - len(pending))):
                 pending.append((chunk, submit(chunk, by_path=shared)))
             if not pending:
                 return
