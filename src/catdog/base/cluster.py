@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from catdog.base.errors import UserError, first_line
+from catdog.base.spawning import cores, main_unnoticed
 
 ADDRESS = "CATDOG_CLUSTER"
 LOCAL = "local"
@@ -159,8 +160,6 @@ def connection() -> Any:
         import distributed
     except ImportError:
         raise UserError(f"{ADDRESS} is set, but Dask is not installed: pip install 'catdog[cluster]'") from None
-    from catdog.base import parallel
-
     for name in [*logging.root.manager.loggerDict]:
         if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters of it is raised
@@ -168,9 +167,9 @@ def connection() -> Any:
     address = named()
     try:
         if address == LOCAL:
-            with parallel.main_unnoticed():
+            with main_unnoticed():
                 cluster = distributed.LocalCluster(
-                    n_workers=parallel.cores(),
+                    n_workers=cores(),
                     threads_per_worker=1,
                     host="127.0.0.1",
                     dashboard_address="127.0.0.1:0",

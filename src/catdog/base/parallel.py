@@ -2,13 +2,11 @@
 
 import multiprocessing
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -17,16 +15,12 @@ import cv2
 
 from catdog.base import cluster
 from catdog.base.errors import UserError
+from catdog.base.spawning import cores, main_unnoticed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _CHUNK = 32
 _CHUNKS_UNDER_WAY = 4  # per worker
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def chunked_map(
@@ -135,21 +129,6 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     # A ProcessPoolExecutor notices a worker that dies; multiprocessing.Pool would wait for it for ever.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
-
-
-@contextmanager
-def main_unnoticed() -> Iterator[None]:
-    """Keep processes that start meanwhile from importing the script that was started, and all that it imports.
-
-    They would, for functions of its own; for prepare that is a second of CPU in every worker.
-    """
-    main = sys.modules["__main__"]
-    kept: dict[str, object] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        vars(main).update(kept)
 
 
 def _begin_worker() -> None:
