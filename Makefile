@@ -8,17 +8,20 @@ JOBS ?= 1
 # Of the columns of `dvc exp show`, all but knobs and what a sweep is judged by.
 KNOBS := (base|prepare|augment|train_cnn|train_xception|evaluate)
 NOT_SWEPT := ^(?!Experiment|(cnn|xception)\.(accuracy|log_loss|train_seconds)$$|$(KNOBS)\.)
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Any shell but its own, or the make of macOS (3.81) would not look into this PATH.
+SHELL := bash
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION ?= false
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env run full sweep test lint ui report promote serve demo bench lock clean
+.PHONY: help env run full sweep check test lint ui report promote serve demo bench lock clean
 
 help:  ## This list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 12
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: .venv/.ready  ## The environment alone: .venv, from requirements.lock
 
@@ -48,6 +51,9 @@ sweep: env  ## Try knobs, every combination an experiment (SWEEP="train_cnn.drop
 	@dvc exp run --run-all --jobs $(JOBS)
 	@dvc exp show --only-changed --hide-workspace --no-pager --drop '$(NOT_SWEPT)'
 
+check: env lint  ## Lint and the quick tests, as before each commit
+	@python -m pytest -m "not slow"
+
 test: env lint  ## All tests, after lint
 	@python -m pytest
 
@@ -74,8 +80,9 @@ demo: env  ## A page on http://127.0.0.1:5002: drop a photograph, see both model
 bench: env  ## Every benchmark, an hour or more on an idle machine; figures into bench/results
 	@set -e; for script in $$(grep -l __main__ bench/*.py); do echo "python $$script"; python $$script; done
 
-lock: env  ## Renew requirements.lock from pyproject.toml
-	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra dev --extra export --extra cluster pyproject.toml -o requirements.lock
+lock: env  ## Renew requirements.lock and requirements-serve.lock from pyproject.toml
+	@$(COMPILE) --extra dev --extra export --extra cluster pyproject.toml -o requirements.lock
+	@$(COMPILE) --group serve --constraint requirements.lock -o requirements-serve.lock
 
 clean:  ## Remove what the pipeline made; photographs in data/raw and mlflow.db stay
 	rm -rf data/prepared data/augmented data/features data/checkpoints models dvc_plots

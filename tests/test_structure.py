@@ -210,7 +210,8 @@ def is_for_types(test: ast.expr) -> bool:
     return ast.unparse(test) == "TYPE_CHECKING"
 
 
-def test_there_is_no_address_in_the_lock():
-    lock = (ROOT / "requirements.lock").read_text()
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-serve.lock"])
+def test_there_is_no_address_in_the_locks(name):
+    lock = (ROOT / name).read_text()
     assert "://" not in lock
     assert "--hash=sha256:" in lock

@@ -1,7 +1,6 @@
 """Download a file over HTTP: resumed where it broke off, checked, never half-written under its final name."""
 
 import hashlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -53,7 +52,7 @@ def download(address: str, target: Path, *, size: int | None = None, sha256: str
     received = part if part.exists() else target
     with received.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
+    files.sync(received)
     if sha256 is not None and digest != sha256:
         received.unlink()
         note.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -23,7 +24,7 @@ def mend(root: Path) -> None:
     DVC fails on a damaged one for good and names no remedy. While a DVC is at work, nothing is touched.
     """
     file = root / ".dvc/tmp/rwlock"
-    if not _left_over(file):
+    if find_spec("dvc") is None or not _left_over(file):  # where models only answer, there is no DVC
         return
     with suppress(_AtWork), _alone(root):
         if _left_over(file):

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# For `os.open`. Windows would write other line ends than it is given.
+TO_APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -48,8 +51,16 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def sync(path: Path) -> None:
+    """Return only when the disk has a file's bytes."""
+    with path.open("r+b" if os.name == "nt" else "rb") as file:  # Windows syncs only what it could write
+        os.fsync(file.fileno())
+
+
 def sync_folder(path: Path) -> None:
     """Return only when the disk has a folder's entries: else a new file in it may be gone after a power cut."""
+    if os.name == "nt":  # it opens no folders
+        return
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -147,6 +147,7 @@ def _verdict_fields(judge: Judge, verdict: Verdict) -> dict[str, Any]:
     sure = percent(share) if share < 0.9995 else "over 99.9 %"
     return {
         "label": verdict.label,
+        "leans": verdict.leans,
         "sure": sure if verdict.label == verdict.leans else "",
         "why": _why(judge, verdict, sure),
         "probability": verdict.probability,

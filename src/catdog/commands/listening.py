@@ -20,6 +20,7 @@ from catdog.commands.guard import LOOPBACK
 
 HEADER_SECONDS = 10.0  # for a request to begin, with all its headers, and for its answer to be fetched
 MOST_CONNECTIONS = 200  # with their headers, at most 16 KiB each, they take 5 MB
+_HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has none
 _ENDING_SECONDS = 3  # for answers that are under way at the end
 
 
@@ -51,7 +52,7 @@ def end_on_signals() -> None:
             signal.signal(each, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
+    numbers = [n for n in (signal.SIGTERM, _HANG_UP) if n and signal.getsignal(n) is not signal.SIG_IGN]  # nohup
     for number in numbers:
         signal.signal(number, end)
 
@@ -63,8 +64,8 @@ def run(application: Any, *, host: str, port: int, ready: str) -> NoReturn:
         UserError: it can't listen there.
     """
     serving = server(application, host=host, port=port, ready=ready)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, serving.handle_exit)  # uvicorn itself minds only SIGTERM and SIGINT
+    if _HANG_UP and signal.getsignal(_HANG_UP) is not signal.SIG_IGN:
+        signal.signal(_HANG_UP, serving.handle_exit)  # uvicorn itself minds only SIGTERM and SIGINT
     with suppress(KeyboardInterrupt, SystemExit):  # uvicorn sends itself the signal once more when all has ended
         serving.run()
     if not serving.started:

@@ -3,7 +3,6 @@
 import codecs
 import csv
 import errno
-import fcntl
 import getpass
 import io
 import os
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
+
+from filelock import FileLock
 
 from catdog.base import files
 from catdog.base.errors import UserError
@@ -48,7 +49,7 @@ def user() -> str:
     """The name of the user who runs this."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a user id without a name
+    except (KeyError, OSError, ImportError):  # a container may run under a user id without a name
         return "unknown"
 
 
@@ -71,13 +72,13 @@ def append(
         raise ValueError(f"no decision on a photograph: {identity!r}, {decision!r}")
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     cells = {"id": identity, "decision": decision, "by": by, "when": when, "why": why}
-    with _held(path) as file:
+    with _held(path):
         before = corrections.load(path, classes).get(identity)
         if before and (before.decision == decision or not replace):
             return Written(b"", before)
-        old = path.read_bytes()
+        old = path.read_bytes() if path.exists() else b""
         beginning, row = _added(path, old, cells)
-        _write(file, beginning + row, size=len(old))
+        _write(path, beginning + row, size=len(old))
         if not old:
             files.sync_folder(path.parent)
         return Written(row, before)
@@ -92,14 +93,15 @@ def undo(path: Path, row: bytes) -> None:
     edited = UserError(f"{path} was edited meanwhile: this can't be undone here; remove its line there")
     if not path.is_file():
         raise edited
-    with _held(path) as file:
+    with _held(path):
         data = path.read_bytes()
         at = data.rfind(row)
         if at < 0 or data[:at][-1:] not in (b"\n", b"\r"):
             raise edited
         if at + len(row) == len(data):
-            os.ftruncate(file, at)
-            os.fsync(file)
+            with path.open("r+b") as file:
+                file.truncate(at)
+                os.fsync(file.fileno())
         else:  # rows came after it
             with files.replacing(path.resolve()) as part, part.open("wb") as new:
                 new.write(data[:at] + data[at + len(row) :])
@@ -108,27 +110,20 @@ def undo(path: Path, row: bytes) -> None:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[int]:
-    """The file, opened for appending and locked; made where it is missing."""
+def _held(path: Path) -> Iterator[None]:
+    """No other process decides meanwhile. The lock is of a file beside: this one is replaced by others."""
+    file = path.resolve()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                # While this waited, the file may have been replaced by another.
-                if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
-                    yield file
-                    return
-            finally:
-                os.close(file)
+        with FileLock(file.with_name(f".{file.name}.lock")):
+            yield
     except OSError as error:
         problem = error.strerror or str(error)
         raise UserError(f"{path}: {problem}: nothing was changed; see to it, and try again") from None
 
 
-def _write(file: int, data: bytes, *, size: int) -> None:
-    """Add `data` to a file of `size` bytes: all of it and for good, or nothing."""
+def _write(path: Path, data: bytes, *, size: int) -> None:
+    """Add `data` to a file of `size` bytes, made where it is missing: all of it and for good, or nothing."""
+    file = os.open(path, files.TO_APPEND, 0o666)
     try:
         if os.write(file, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -136,6 +131,8 @@ def _write(file: int, data: bytes, *, size: int) -> None:
     except OSError:
         os.ftruncate(file, size)
         raise
+    finally:
+        os.close(file)
 
 
 def _added(path: Path, old: bytes, cells: dict[str, str]) -> tuple[bytes, bytes]:

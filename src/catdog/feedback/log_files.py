@@ -101,14 +101,16 @@ def append(folder: Path, name: str, data: bytes, *, record: int = 0, sync: bool 
         OSError: the disk is full, or can't be written for another reason.
     """
     _make_parents(folder, name)
-    file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    file = os.open(folder / name, files.TO_APPEND, 0o600)
     try:
         before = os.fstat(file).st_size
         whole = before - before % record if record else before
         if whole < before:
             os.ftruncate(file, whole)
-        elif not record and before and os.pread(file, 1, before - 1) != b"\n":
-            data = b"\n" + data
+        elif not record and before:
+            os.lseek(file, before - 1, os.SEEK_SET)
+            if os.read(file, 1) != b"\n":
+                data = b"\n" + data
         try:
             left = memoryview(data)
             while left:

@@ -1,9 +1,7 @@
 """The writer of a request log: whoever answers puts answers into a queue, and one thread writes them."""
 
-import fcntl
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import BaseFileLock, FileLock, Timeout
 
 from catdog.base.errors import UserError
 from catdog.feedback import log_files
@@ -57,7 +56,7 @@ class Writer:
         Raises:
             UserError: the folder can't be written, or another server logs there.
         """
-        self._lock: int | None = _locked(folder)
+        self._lock = _locked(folder)
         limit = megabytes << 20
         self.folder, self.feedback_bytes = folder, int(limit * (1 - _LINES))
         self.losses, self.written = Losses(folder), 0
@@ -97,9 +96,8 @@ class Writer:
         self._thread.join(seconds)
         if self._thread.is_alive():
             self.losses.count("line", "queue", self._queue.left)
-        elif self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        else:
+            self._lock.release()
         self.losses.tell_last(0.5)
 
     def _item(
@@ -193,17 +191,13 @@ class Writer:
             self.losses.count(what, "disk", number, error=error)
 
 
-def _locked(folder: Path) -> int:
+def _locked(folder: Path) -> BaseFileLock:
     """A lock on a folder, which is made if need be. It ends with this process, even if that is killed."""
+    lock = FileLock(folder / ".lock", mode=0o600, thread_local=False)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        lock.acquire(blocking=False)
     except OSError as error:
-        raise UserError(f"can't log to {folder}: {error.strerror or error}: name another folder with --log") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        why = "another server does" if isinstance(error, BlockingIOError) else error.strerror or error
+        why = "another server does" if isinstance(error, Timeout) else error.strerror or error
         raise UserError(f"can't log to {folder}: {why}: name another folder with --log") from None
     return lock

@@ -1,6 +1,5 @@
 """A review under way: which photograph is asked about now, what was decided on those before, and the way back."""
 
-import os
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
@@ -184,18 +183,13 @@ class Session:
             data = item.original()
             path = there / item.leans / f"{item.id}.{_ending(data)}"
             files.write_bytes(path, data)
-            _sync(path)  # before the row that is about it
+            files.sync(path)  # before the row that is about it
         except Gone as gone:
             raise UserError(f"{gone}: skip it") from None
         except OSError as error:
             problem = error.strerror or str(error)
             raise UserError(f"{there}: {problem}: nothing was decided; see to it, and try again") from None
         return path
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _ending(data: bytes) -> str:

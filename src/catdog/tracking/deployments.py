@@ -4,7 +4,6 @@ A write-ahead log: an event is one tag of the run `deployments`, set in one step
 deployment is interrupted, the next command finds the event and finishes it.
 """
 
-import fcntl
 import getpass
 import hashlib
 import json
@@ -18,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from catdog.base.errors import UserError
@@ -75,15 +75,18 @@ def exclusive(address: str, *, wait: bool = True) -> Iterator[None]:
     Raises:
         UserError: another holds it, and this one is not to `wait`.
     """
-    with _lock_file(address).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise UserError("another catdog command changes the registry now: try again when it is done") from None
-            notice("waiting for another catdog command that changes the registry")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FileLock(_lock_file(address))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if not wait:
+            raise UserError("another catdog command changes the registry now: try again when it is done") from None
+        notice("waiting for another catdog command that changes the registry")
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def now() -> str:
@@ -95,7 +98,7 @@ def user() -> str:
     """The name of the user who runs this."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a user id without a name
+    except (KeyError, OSError, ImportError):  # a container may run under a user id without a name
         return "unknown"
 
 
@@ -200,7 +203,8 @@ def _versions(client: Any) -> set[int]:
 def _lock_file(address: str) -> Path:
     if database := database_of(address):
         return local_store.lock_file(database)
-    name = f"catdog-{os.getuid()}-{hashlib.sha256(address.encode()).hexdigest()[:16]}.lock"
+    mine = os.getuid() if hasattr(os, "getuid") else user()  # Windows has names alone
+    name = f"catdog-{mine}-{hashlib.sha256(address.encode()).hexdigest()[:16]}.lock"
     return Path(tempfile.gettempdir()) / name
 
 

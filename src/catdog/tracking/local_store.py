@@ -1,9 +1,9 @@
 """The local store's database: made whole or not at all."""
 
-import fcntl
 from pathlib import Path
 
 import mlflow
+from filelock import FileLock
 
 from catdog.base import files
 from catdog.tracking.address import database as database_of
@@ -17,8 +17,7 @@ def make(address: str) -> None:
     file = database_of(address)
     if file is None or _is_made(file) or not file.parent.is_dir():
         return
-    with lock_file(file).open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # it ends with the process, even if killed
+    with FileLock(lock_file(file)):  # it ends with the process, even if killed
         if _is_made(file):
             return
         with files.replacing(file) as part:
