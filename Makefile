@@ -75,7 +75,7 @@ bench: env  ## Every benchmark, an hour or more on an idle machine; figures into
 	@set -e; for script in $$(grep -l __main__ bench/*.py); do echo "python $$script"; python $$script; done
 
 lock: env  ## Renew requirements.lock from pyproject.toml
-	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra dev --extra export pyproject.toml -o requirements.lock
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra dev --extra export --extra team pyproject.toml -o requirements.lock
 
 clean:  ## Remove what the pipeline made; photographs in data/raw and mlflow.db stay
 	rm -rf data/prepared data/augmented data/features data/checkpoints models dvc_plots
