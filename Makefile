@@ -81,7 +81,7 @@ bench: env  ## Every benchmark, an hour or more on an idle machine; figures into
 	@set -e; for script in $$(grep -l __main__ bench/*.py); do echo "python $$script"; python $$script; done
 
 lock: env  ## Renew requirements.lock and requirements-serve.lock from pyproject.toml
-	@$(COMPILE) --extra dev --extra export --extra cluster pyproject.toml -o requirements.lock
+	@$(COMPILE) --extra dev --extra export --extra cluster --extra team pyproject.toml -o requirements.lock
 	@$(COMPILE) --group serve --constraint requirements.lock -o requirements-serve.lock
 
 clean:  ## Remove what the pipeline made; photographs in data/raw and mlflow.db stay

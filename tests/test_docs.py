@@ -39,6 +39,10 @@ RUN_BY = {
 }
 
 
+# Pages that a test follows as a whole, reading the commands from them.
+FOLLOWED = {"docs/team.md": "test_team.py"}
+
+
 def page_id(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -87,6 +91,13 @@ def test_commands_of_catdog_and_make_are_there_with_their_options(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_every_command_is_run_by_a_test_or_said_not_to_be(page):
+    if page_id(page) in FOLLOWED:
+        titles = re.findall(r"(?m)^## (.*)", page.read_text())
+        text = (ROOT / "tests" / FOLLOWED[page_id(page)]).read_text()
+        for title, section in zip(titles, re.split(r"(?m)^## ", page.read_text())[1:], strict=True):
+            if re.search(r"(?m)(?<! -->\n)^```(bash|console|ini|text)", section):
+                assert f'follow("{title}")' in text, title
+        return
     for command, not_run in commands(page):
         start = " ".join(command.split()[:2])
         if start.startswith(("catdog ", "dvc ")) and not not_run:

@@ -1,6 +1,7 @@
 """An MLflow server that is late, wrong, half there or gone: one line within a minute, and nothing lost or doubled."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -29,13 +30,18 @@ FAULTS = {
     "500": wrong(500, '{"error_code": "INTERNAL_ERROR", "message": "no room"}', "application/json"),
     "another page": wrong(200),
     "nothing there": wrong(404),
-    "refused": wrong(401, "You are not authenticated.", "text/plain"),
+    "not logged in": wrong(401, "You are not authenticated.", "text/plain"),
+    "not permitted": wrong(403, "Permission denied", "text/plain"),
     "another json": wrong(200, NO_JSON, "application/json"),
     "half": half,
     "lost": lost,
     "hang": hang,
     "too late": late(30),
     "gone": gone,
+}
+REFUSED = {
+    "not logged in": "asks who you are (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "not permitted": "Permission denied): ask who runs it for the permission",
 }
 COMMANDS = ["promote", "rollback", "history", "trace", "predict x.jpg", "serve", "ui", "demo"]
 LISTENING = ("serve", "ui", "demo")
@@ -75,11 +81,12 @@ def test_a_minute_is_the_bound():
     assert patience.EACH <= patience.SECONDS <= 60
 
 
-def assert_one_line(err: str, proxy: faulty_store.Proxy) -> None:
+def assert_one_line(err: str, proxy: faulty_store.Proxy, fault: str) -> None:
     *notices, last = err.strip().splitlines()
     assert last.startswith("error: ")
     assert proxy.address in last
-    assert "run the command again" in last or "start it" in last
+    remedies = (REFUSED[fault],) if fault in REFUSED else ("run the command again", "start it")
+    assert any(remedy in last for remedy in remedies), last
     assert all(line.startswith("notice: ") for line in notices), err
 
 
@@ -90,14 +97,15 @@ def assert_one_line(err: str, proxy: faulty_store.Proxy) -> None:
 def test_what_lasts_ends_in_one_line_and_nothing_more_is_asked(client, proxy, fault, capsys):
     proxy.behave(FAULTS[fault])
     started = time.monotonic()
-    with pytest.raises(UserError, match="stopped answering") as told, store.answering("all is safe"):
+    words = re.escape(REFUSED.get(fault, "stopped answering"))
+    with pytest.raises(UserError, match=words) as told, store.answering("all is safe"):
         client.search_experiments()
     assert time.monotonic() - started < 4
     assert str(told.value).endswith(": all is safe")
     assert "Traceback" not in capsys.readouterr().err
     if fault != "another json":  # there, it is MLflow that does not understand
         asked = proxy.requests
-        with pytest.raises(UserError, match="stopped answering"), store.answering():
+        with pytest.raises(UserError, match=words), store.answering():
             client.get_run("0" * 32)
         assert proxy.requests == asked
 
@@ -157,7 +165,7 @@ def test_every_command_says_it_in_one_line(client, deployed, proxy, catdog, faul
         port = ["--port", str(free_port())] if command in LISTENING else []
         status, _, err = catdog(*command.split(), *port)
         assert status == 1, command
-        assert_one_line(err, proxy)
+        assert_one_line(err, proxy, fault)
         assert time.monotonic() - started < 6
         proxy.behave(faulty_store.ok)
 

@@ -271,6 +271,14 @@ def test_history(store):
     assert (rows[2].event.who, rows[2].event.why, rows[2].event.source) == ("tester", "a test", "catdog-cnn/1")
 
 
+def test_the_log_is_apart_and_has_the_name_that_a_server_knows(store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "berta")
+    deployed_twice(store)
+    assert {row.event.who for row in promotion.history(store.client)} == {"berta"}
+    run = store.client.get_run(store.client.get_registered_model("catdog").tags["deployments_run_id"])
+    assert store.client.get_experiment(run.info.experiment_id).name == "catdog-deployments"  # as docs/team.md has it
+
+
 # ---- what may go wrong in between -----------------------------------------------------------------------------------
 
 

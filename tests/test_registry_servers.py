@@ -37,35 +37,44 @@ def postgresql_program(name: str) -> str:
     return found or pytest.skip(f"no PostgreSQL on this machine: {name} is neither on the PATH nor in {DEBIANS}")
 
 
-@pytest.fixture(scope="module")
-def postgresql(tmp_path_factory) -> Iterator[str]:
-    """The address of a PostgreSQL of our own on loopback, which keeps nothing."""
-    initdb, pg_ctl, createdb = map(postgresql_program, ("initdb", "pg_ctl", "createdb"))
+@contextlib.contextmanager
+def postgresql_server(folder: Path, log: Path) -> Iterator[int]:
+    """The port of a PostgreSQL of our own on loopback, in the new `folder`, with the superuser postgres."""
+    initdb, pg_ctl = map(postgresql_program, ("initdb", "pg_ctl"))
     # It refuses to run as root, and another user does not get into root's temporary folders.
     user = "nobody" if os.getuid() == 0 else None
-    folder, port = Path("/tmp") / f"catdog-postgresql-{os.getpid()}", free_port()
+    port = free_port()
     folder.mkdir(mode=0o700)
     if user:
         shutil.chown(folder, user)
 
     def run(*command: str) -> None:
         # To a file: the server inherits the output, and a pipe would never end.
-        with (tmp_path_factory.getbasetemp() / "postgresql.log").open("a+") as said:
+        with log.open("a+") as said:
             done = subprocess.run(command, cwd="/", user=user, stdout=said, stderr=said, env={"LC_ALL": "C"})
             said.seek(0)
             assert done.returncode == 0, said.read()
 
     try:
-        run(initdb, "-D", str(folder / "data"), "-U", "catdog", "-A", "trust", "-E", "UTF8", "--no-sync")
+        run(initdb, "-D", str(folder / "data"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
         run(pg_ctl, "-D", str(folder / "data"), "-w", "-o", options, "start")
         try:
-            run(createdb, "-h", "127.0.0.1", "-p", str(port), "-U", "catdog", "runs")
-            yield f"postgresql://catdog@127.0.0.1:{port}/runs"
+            yield port
         finally:
             run(pg_ctl, "-D", str(folder / "data"), "-m", "immediate", "-w", "stop")
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory) -> Iterator[str]:
+    """The address of a database in a PostgreSQL that keeps nothing."""
+    createdb = postgresql_program("createdb")
+    folder = Path("/tmp") / f"catdog-postgresql-{os.getpid()}"
+    with postgresql_server(folder, tmp_path_factory.getbasetemp() / "postgresql.log") as port:
+        subprocess.run([createdb, "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "runs"], check=True)
+        yield f"postgresql://postgres@127.0.0.1:{port}/runs"
 
 
 class Server:

@@ -106,7 +106,7 @@ def database() -> Path:
     file = database_of(address)
     if file is None:
         shown = store.without_secret(address)
-        raise UserError(f"{shown} is on a server: back up its database and its artifacts there, with their own means")
+        raise UserError(f"{shown} is on a server: back up its database and its artifacts there, as docs/team.md says")
     return file.resolve()
 
 

@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from mlflow.utils.credentials import read_mlflow_creds
 from rich.console import Console
 
 from catdog.base.errors import UserError
-from catdog.tracking import local_store
+from catdog.tracking import local_store, store
 from catdog.tracking.address import database as database_of
-from catdog.tracking.store import EXPERIMENT
 
 SERVED = "catdog"
 CHAMPION, PREVIOUS = "champion", "previous"
+# Of the log alone: on a server, whoever may not change it may not promote.
+EXPERIMENT = "catdog-deployments"
 _POINTER = "deployments_run_id"  # tag of the registered model: where its log is
 _EVENT, _APPLIED = "deployment.", "deployments.applied"
 
@@ -95,9 +97,9 @@ def now() -> str:
 
 
 def user() -> str:
-    """The name of the user who runs this."""
+    """The name of the user who runs this: the one by which an MLflow server knows them, else that of the machine."""
     try:
-        return getpass.getuser()
+        return read_mlflow_creds().username or getpass.getuser()
     except (KeyError, OSError, ImportError):  # a container may run under a user id without a name
         return "unknown"
 
@@ -188,9 +190,7 @@ def _run_id(client: Any) -> str | None:
 
 
 def _new_log(client: Any) -> str:
-    existing = client.get_experiment_by_name(EXPERIMENT)
-    experiment_id = existing.experiment_id if existing else client.create_experiment(EXPERIMENT)
-    run = client.create_run(experiment_id, run_name="deployments")
+    run = client.create_run(store.named_experiment(client, EXPERIMENT), run_name="deployments")
     client.set_terminated(run.info.run_id)
     client.set_registered_model_tag(SERVED, _POINTER, run.info.run_id)
     return run.info.run_id

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import requests
 from mlflow.utils import request_utils
+from mlflow.utils.credentials import read_mlflow_creds
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ReadTimeoutError
 
 from catdog.base import errors
@@ -22,6 +23,8 @@ SECONDS = 60.0  # from the last sign of life until we give up
 EACH = 20  # for the answer to one request; MLFLOW_HTTP_REQUEST_TIMEOUT overrules it
 _PAUSE, _BETWEEN_LINES = 1.0, 10.0
 _PASSING = {408, 429, 500, 502, 503, 504}
+_REFUSED = {401, 403}
+_LONGEST = 80  # characters of what a server says that are shown
 # Twice asked, these make two things. After a lost answer the caller has to look first: see `again`.
 _CREATING = ("/runs/create", "/logged-models", "/model-versions/create")
 _API = re.compile(r"/api/\d+\.\d+/mlflow/")  # files come and go by other paths
@@ -34,6 +37,13 @@ class OutageError(requests.ConnectionError):
     def __init__(self, server: str, what: str) -> None:
         super().__init__(f"the MLflow server at {server} stopped answering (it {what})")
         self.server, self.what = server, what
+
+
+class RefusalError(OutageError):
+    """A server that wants to know who asks, or that does not permit this to who does."""
+
+    def __str__(self) -> str:
+        return f"the MLflow server at {self.server} {self.what}"
 
 
 class LostAnswerError(requests.ConnectionError):
@@ -56,6 +66,7 @@ class _Session:
 
         Raises:
             OutageError: there was none within `SECONDS`, or there was an outage before.
+            RefusalError: the user is unknown, or may not do this.
             LostAnswerError: the request makes something new, and may have come through.
         """
         address = urlsplit(url)
@@ -69,11 +80,13 @@ class _Session:
         wait = _Wait(server)
         while True:
             if _Session.outage:
-                raise OutageError(server, _Session.outage.what)
+                raise type(_Session.outage)(server, _Session.outage.what)
             if hasattr(body, "seek"):
                 body.seek(start)
             try:
                 answer = self._session.request(method, url, **options)
+                if answer.status_code in _REFUSED:
+                    raise _given_up(RefusalError(server, _refusal(answer)))
                 what = _wrong(answer, address.path)
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
                 what, certain = _why(error), _never_arrived(error)
@@ -84,11 +97,11 @@ class _Session:
                     return answer
                 certain, waited = False, 0
                 if answer.status_code not in _PASSING and answer.status_code >= 400:
-                    raise _given_up(server, what)
+                    raise _given_up(OutageError(server, what))
             if method == "POST" and address.path.endswith(_CREATING) and not certain:
                 raise LostAnswerError(f"the MLflow server at {server} {what}")
             if not self._patient or (left := wait.left(waited, what)) <= 0:
-                raise _given_up(server, what)
+                raise _given_up(OutageError(server, what))
             time.sleep(min(_PAUSE, left))
             options["timeout"] = min(options["timeout"], max(left, 1))
 
@@ -163,13 +176,22 @@ def _session(pid: int, *, patient: bool) -> _Session:
 
 def _wrong(answer: requests.Response, path: str) -> str:
     """What is wrong with an answer, or nothing."""
-    if answer.status_code in (401, 403):
-        return f"refuses access ({answer.status_code})"
     if answer.status_code in _PASSING:
         return f"answers {answer.status_code}"
     if _API.search(path) and not _is_json(answer):
         return f"answers {answer.status_code} with no JSON, as no MLflow server does"
     return ""
+
+
+def _refusal(answer: requests.Response) -> str:
+    """What the server refuses, and to whom. A refusal may also be of the name by which the server was called."""
+    user = read_mlflow_creds().username
+    if answer.status_code == 401:
+        problem = f"does not know {user} by this password" if user else "asks who you are"
+        return f"{problem} (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    request = _API.split(urlsplit(answer.url).path)[-1]
+    said = answer.text.strip().partition("\n")[0][:_LONGEST]
+    return f"does not permit this to {user or 'you'} (403 at {request}: {said}): ask who runs it for the permission"
 
 
 def _is_json(answer: requests.Response) -> bool:
@@ -201,10 +223,9 @@ def _inner(error: BaseException) -> Iterator[BaseException]:
             yield from _inner(each)
 
 
-def _given_up(server: str, what: str) -> OutageError:
-    error = OutageError(server, what)
+def _given_up(error: OutageError) -> OutageError:
     if threading.current_thread().name == _MONITOR:  # the training does not hang on that
-        _say(f"the MLflow server at {server} {what}: memory and load of this run are no longer recorded")
+        _say(f"the MLflow server at {error.server} {error.what}: memory and load of this run are no longer recorded")
     else:
         _Session.outage = error
     return error

@@ -1,11 +1,13 @@
 """A model's way into use and back: promotion past the gates, rollback, and the history of both."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.utils import logging_utils
 
 from catdog.base import params
 from catdog.base.errors import UserError
@@ -136,7 +138,8 @@ def _comparable(client: MlflowClient, current: int | None) -> ModelVersion | Non
 
 def _deploy(client: MlflowClient, version: ModelVersion, *, number: int, over: int | None, why: str) -> Event:
     # An interruption before the event is logged leaves a version of `catdog` that no alias and no event names.
-    copy = client.copy_model_version(versions.uri(version), SERVED)
+    with _silent():
+        copy = client.copy_model_version(versions.uri(version), SERVED)
     event = _event("promote", copy, number=number, over=over, why=why)
     tags = {
         "deployed.from": event.source,
@@ -151,6 +154,16 @@ def _deploy(client: MlflowClient, version: ModelVersion, *, number: int, over: i
     if CHALLENGER in versions.aliases(client, version):
         client.delete_registered_model_alias(version.name, CHALLENGER)
     return event
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    # MLflow tells of the copy in two lines of its own, the first even where the copy is then refused.
+    logging_utils.disable_logging()
+    try:
+        yield
+    finally:
+        logging_utils.enable_logging()
 
 
 def _event(action: str, version: ModelVersion, *, number: int, over: int | None, why: str) -> Event:

@@ -10,6 +10,7 @@ import requests
 import sqlalchemy
 from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
 from sqlalchemy.exc import (
     DatabaseError,
     DataError,
@@ -31,6 +32,7 @@ EXPERIMENT_OF_DRAWINGS = "catdog-drawn"
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens on its pages for language models
 _SECONDS_TO_ANSWER = 10
 _OURS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)  # errors of a database in good health
+_SAFE = "once it answers, run the command again; a deployment that had begun is finished then"
 _NETWORK = (requests.RequestException, ParseError, ConnectionError, TimeoutError)
 _NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second for what is no run id
 
@@ -55,7 +57,7 @@ def connect() -> mlflow.MlflowClient:
         with patience.at_most(_SECONDS_TO_ANSWER):
             healthy = True
             if server:
-                answer = requests.get(f"{address.rstrip('/')}/health", timeout=_SECONDS_TO_ANSWER)
+                answer = _health(address)
                 if answer.status_code >= 500:
                     answer.raise_for_status()
                 healthy = answer.text.strip() == "OK"
@@ -68,7 +70,14 @@ def connect() -> mlflow.MlflowClient:
                 raise requests.ConnectionError("another kind of server")
     except (requests.RequestException, MlflowException, SQLAlchemyError, ImportError, ParseError) as error:
         shown, lost = without_secret(address), patience.outage()
-        if server:
+        if isinstance(lost, patience.RefusalError):
+            problem = str(lost)
+        elif isinstance(error, requests.exceptions.SSLError):
+            problem = (
+                f"the certificate of the MLflow server at {shown} is not trusted here: for one of an authority of "
+                "your own, MLFLOW_TRACKING_SERVER_CERT_PATH names the file of that authority's certificate"
+            )
+        elif server:
             problem = (
                 f"the MLflow server at {shown} does not answer ({lost.what if lost else type(error).__name__}): "
                 "start it, or unset MLFLOW_TRACKING_URI to track in mlflow.db"
@@ -81,23 +90,34 @@ def connect() -> mlflow.MlflowClient:
     raise UserError(problem)
 
 
+def _health(address: str) -> requests.Response:
+    # With the certificates that MLflow itself goes by.
+    credentials = get_default_host_creds(address)
+    return requests.get(
+        f"{address.rstrip('/')}/health",
+        timeout=_SECONDS_TO_ANSWER,
+        verify=credentials.verify,
+        cert=credentials.client_cert_path,
+    )
+
+
 @contextmanager
-def answering(
-    safe: str = "once it answers, run the command again; a deployment that had begun is finished then",
-) -> Iterator[None]:
+def answering(safe: str = "") -> Iterator[None]:
     """Turn the errors of a store that fails in the middle of something into one line.
 
     Args:
-        safe: what is safe, and what to do.
+        safe: what is safe, and what to do. Default: what holds for a deployment.
 
     Raises:
-        UserError: the store failed. What it refuses with good reason passes through: that is a bug here.
+        UserError: the store failed, or the user may not do this. Other errors pass through: those are bugs here.
     """
     try:
         yield
     except Exception as error:
         if what := failure(error):
-            raise UserError(f"{what}: {safe}") from None
+            refused = isinstance(patience.outage(), patience.RefusalError)
+            rest = safe or ("" if refused else _SAFE)
+            raise UserError(f"{what}: {rest}" if rest else what) from None
         raise
 
 
