@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env run full sweep test lint ui report promote serve demo bench lock clean
+.PHONY: help env run full sweep test lint ui report promote serve demo bench jax lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 12
@@ -74,8 +74,12 @@ demo: env  ## A page on http://127.0.0.1:5002: drop a photograph, see both model
 bench: env  ## Every benchmark, an hour or more on an idle machine; figures into bench/results
 	@set -e; for script in $$(grep -l __main__ bench/*.py); do echo "python $$script"; python $$script; done
 
-lock: env  ## Renew requirements.lock from pyproject.toml
+jax: env  ## JAX beside TensorFlow, from requirements-jax.lock, for KERAS_BACKEND=jax
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes --requirement requirements-jax.lock
+
+lock: env  ## Renew the two locks from pyproject.toml; that of JAX has what it adds and needs
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra dev --extra export pyproject.toml -o requirements.lock
+	@echo jax | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --constraint requirements.lock --no-annotate - -o requirements-jax.lock
 
 clean:  ## Remove what the pipeline made; photographs in data/raw and mlflow.db stay
 	rm -rf data/prepared data/augmented data/features data/checkpoints models dvc_plots
