@@ -92,6 +92,7 @@ def fit(
         if state.stopped:
             break
         batches, val = phase.load()
+        _build(model, val)
         for epoch in epochs[max(0, state.epoch - epochs[0] + 1) :]:
             row = _epoch(model, phase, epoch, batches(epoch), val, bar)
             state.epoch = epoch
@@ -109,6 +110,19 @@ def fit(
     model.set_weights(state.best_weights)
     history = pd.DataFrame(state.history).astype({"epoch": int, "image_size": int})
     return Result(history=history, best_epoch=state.best_epoch, seconds=state.seconds)
+
+
+def _build(model: keras.Model, val: Any) -> None:
+    """Have Keras build what it else builds by a look at the first batch of an epoch.
+
+    On JAX that look puts batches which threads prepare in another order, and leaves some out.
+    """
+    if backend.is_jax():
+        hosts.meet()
+        replicas = strategies.replicas(model)
+        first = strategies.EvenBatches(val, replicas=replicas, weighted=True)[0] if replicas > 1 else val[0]
+        with strategies.scope_of(model):
+            model.test_on_batch(*first)
 
 
 def _epoch(model: keras.Model, phase: Phase, epoch: int, batches: Any, val: Any, bar: EpochBar) -> dict[str, float]:
