@@ -1,11 +1,13 @@
 """Trainings with Keras on JAX, each in a process of its own: a backend is chosen once in a process."""
 
+import functools
 import importlib.util
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -60,8 +62,17 @@ def environment(*, backend: str = "jax", devices: int = 1, **more: str) -> dict[
         "PYTHONPATH": os.pathsep.join((str(REPOSITORY / "src"), str(REPOSITORY / "tests"))),
         "KERAS_BACKEND": backend,
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        # What is compiled once serves all processes of these tests.
+        "JAX_COMPILATION_CACHE_DIR": _compiled().name,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         **more,
     }
+
+
+@functools.cache
+def _compiled() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory()
 
 
 def hosts(number: int) -> list[dict[str, str]]:
