@@ -98,10 +98,16 @@ def weights(folder: Path) -> list[np.ndarray]:
     return keras.saving.load_model(folder / "models/cnn/model.keras").get_weights()
 
 
+def params(**knobs: float) -> dict:
+    """Five epochs of two whole batches: there is one step for JAX to compile."""
+    one_size = {"image_sizes": [16], "epochs": [5], "patience": 5}
+    return training_fixtures.params(train_cnn={**one_size, **knobs}).model_dump()
+
+
 def prepare() -> None:
     """What train_cnn reads, in the current folder."""
-    Path("params.yaml").write_text(yaml.safe_dump(training_fixtures.params().model_dump()))
-    for seed, (path, count) in enumerate({paths.TRAIN: 20, paths.AUGMENTED_TRAIN: 40, paths.VAL: 10}.items()):
+    Path("params.yaml").write_text(yaml.safe_dump(params()))
+    for seed, (path, count) in enumerate({paths.TRAIN: 16, paths.AUGMENTED_TRAIN: 32, paths.VAL: 10}.items()):
         training_fixtures.noise(path, count, seed=seed)
     files.write_json(paths.DATA_METRICS, {"source": {"kind": "folder", "path": "/photographs", "sha256": "ab" * 32}})
 
@@ -155,8 +161,7 @@ def test_hosts_with_other_knobs_do_not_train_together(tmp_path):
     with tracked(tmp_path / "project"):
         prepare()
         both = Hosts(tmp_path, tmp_path / "project")
-        other = training_fixtures.params(train_cnn={"dropout": 0.25}).model_dump()
-        (both.folders[1] / "params.yaml").write_text(yaml.safe_dump(other))
+        (both.folders[1] / "params.yaml").write_text(yaml.safe_dump(params(dropout=0.25)))
         code = f"import runpy; runpy.run_path('{REPOSITORY}/src/train_cnn.py', run_name='__main__')"
         processes = [
             started(folder, code, env=environment(**variables))

@@ -17,7 +17,7 @@ def compiled(p: params.Params, *, photographs: int) -> keras.Model:
     t = p.train_cnn
     keras.utils.set_random_seed(p.base.seed)
     # Hosts may differ in their processors, and train one network.
-    keras.config.set_dtype_policy(hosts.shared(lambda: precision.resolve(t.precision).encode()).decode())
+    keras.config.set_dtype_policy(hosts.shared(lambda: precision.for_training(t.precision).encode()).decode())
     rate = one_cycle(t.learning_rate, steps=sum(t.epochs) * batches.steps(photographs, t.batch_size))
     fused = backend.is_tensorflow()  # whose kernels they are
     with strategies.scope(p.train.strategy):

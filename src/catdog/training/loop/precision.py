@@ -12,6 +12,13 @@ def resolve(precision: str) -> str:
     return "mixed_bfloat16" if bfloat16_pays() else "float32"
 
 
+def for_training(precision: str) -> str:
+    """The same for a network that Keras trains: by JAX on a processor, bfloat16 is no faster than float32."""
+    if precision == "auto" and backend.is_jax() and not gpu_capabilities():
+        return "float32"
+    return resolve(precision)
+
+
 def bfloat16_pays() -> bool:
     """Whether every GPU, or where there is none the processor, computes in bfloat16 itself."""
     capabilities = gpu_capabilities()
