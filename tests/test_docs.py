@@ -46,7 +46,7 @@ def page_id(path: Path) -> str:
 def commands(path: Path) -> Iterator[tuple[str, bool]]:
     """The commands on a page, and whether it says that no test runs them."""
     for said, block in re.findall(
-        r"(?m)(?:^(<!--.*-->)\n)?^```(?:bash|console)\n(.*?)^```", path.read_text(), re.DOTALL
+        r"(?m)(?:^(<!--[^\n]*-->)\n)?^```(?:bash|console)\n(.*?)^```", path.read_text(), re.DOTALL
     ):
         is_console = "\n$ " in f"\n{block}"
         for line in block.splitlines():
