@@ -18,7 +18,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env run full sweep check test lint ui report promote serve demo bench lock clean
+.PHONY: help env run full sweep check test lint ui report promote serve demo bench jax lock clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,9 +80,13 @@ demo: env  ## A page on http://127.0.0.1:5002: drop a photograph, see both model
 bench: env  ## Every benchmark, an hour or more on an idle machine; figures into bench/results
 	@set -e; for script in $$(grep -l __main__ bench/*.py); do echo "python $$script"; python $$script; done
 
-lock: env  ## Renew requirements.lock and requirements-serve.lock from pyproject.toml
+jax: env  ## JAX beside TensorFlow, from requirements-jax.lock, for KERAS_BACKEND=jax
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes --requirement requirements-jax.lock
+
+lock: env  ## Renew the locks from pyproject.toml: all; what a server needs; what JAX adds
 	@$(COMPILE) --extra dev --extra export --extra cluster --extra team pyproject.toml -o requirements.lock
 	@$(COMPILE) --group serve --constraint requirements.lock -o requirements-serve.lock
+	@echo jax | $(COMPILE) --constraint requirements.lock --no-annotate - -o requirements-jax.lock
 
 clean:  ## Remove what the pipeline made; photographs in data/raw and mlflow.db stay
 	rm -rf data/prepared data/augmented data/features data/checkpoints models dvc_plots

@@ -4,15 +4,16 @@ from catdog.base import errors, params, paths, quiet  # noqa: F401 (quiet: befor
 from catdog.photographs import shards
 from catdog.tracking import runs, store
 from catdog.training.cnn import recipe
-from catdog.training.loop import checkpoints, fingerprint, fitting, memory, outcome, strategies
+from catdog.training.loop import checkpoints, fingerprint, fitting, hosts, memory, outcome, strategies
 
 NAME = "cnn"
 INPUTS = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL]
 
 
+@hosts.together
 def main() -> None:
     p = params.load()
-    client = store.connect()
+    client = store.connect() if hosts.is_first() else None
     train, augmented, val = (shards.Shard(path) for path in INPUTS)
     depends = fingerprint.of(f"train_{NAME}", p)
 

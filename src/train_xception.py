@@ -3,17 +3,18 @@
 from catdog.base import errors, params, paths, quiet  # noqa: F401 (quiet: before TensorFlow starts)
 from catdog.photographs import shards
 from catdog.tracking import runs, store
-from catdog.training.loop import checkpoints, fingerprint, memory, outcome, strategies
+from catdog.training.loop import checkpoints, fingerprint, hosts, memory, outcome, strategies
 from catdog.training.xception import features, recipe, seeds, weights
 
 NAME = "xception"
 INPUTS = [paths.TRAIN, paths.AUGMENTED_TRAIN, paths.VAL]
 
 
+@hosts.together
 def main() -> None:
     p = params.load()
     t = p.train_xception
-    client = store.connect()
+    client = store.connect() if hosts.is_first() else None
     train, augmented, val = (shards.Shard(path) for path in INPUTS)
     learnt_from = [train, augmented] if t.augmented else [train]
     with strategies.scope(p.train.strategy):
@@ -55,7 +56,7 @@ def main() -> None:
             devices=strategies.replicas(model),
             seconds_seeds=seconds,
         )
-        if heads:
+        if heads and hosts.is_first():
             seeds.save(paths.model(NAME) / paths.SEEDS_FILE, heads)
         run.log(metrics, history=paths.history(NAME))
 

@@ -16,6 +16,7 @@ from catdog.base import paths
 from catdog.base.progress import EpochBar
 from catdog.evaluation import suspects
 from catdog.tracking import runs
+from catdog.training.loop import fitting
 
 
 def _in_epoch(number: int) -> None:
@@ -68,6 +69,16 @@ def _while_writing(number: int) -> None:
     np.savez = half
 
 
+def _after_epoch(number: int) -> None:
+    epoch = fitting._epoch
+    fitting._epoch = lambda *given: (epoch(*given), given[2] == number and kill())[0]
+
+
+def _when_trained() -> None:
+    fit = fitting.fit
+    fitting.fit = lambda *given, **knobs: (fit(*given, **knobs), kill())[0]
+
+
 def _before_leaving() -> None:
     from catdog.training.loop import outcome
 
@@ -93,7 +104,9 @@ KILLS: dict[str, Callable[[], None]] = {
     "before epoch 3 is logged": functools.partial(_before_logging, 3),
     "while the checkpoint of epoch 4 is written": functools.partial(_while_writing, 4),
     "within epoch 5": functools.partial(_in_epoch, 5),
+    "when epoch 3 is over": functools.partial(_after_epoch, 3),
     "within the second seed": _in_the_second_seed,
+    "when it is trained": _when_trained,
     "before the model is left": _before_leaving,
     "before the run is ended": _before_the_run_is_ended,
 }

@@ -143,8 +143,8 @@ def test_auto_shares_from_two_gpus_on(monkeypatch, gpus):
 
 
 def test_another_backend_can_not_mirror(monkeypatch):
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(UserError, match="mirrored needs Keras on TensorFlow: set KERAS_BACKEND"):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    with pytest.raises(UserError, match="mirrored needs Keras on TensorFlow or JAX: set KERAS_BACKEND"):
         strategies.scope("mirrored")
     with strategies.scope("auto"):
         pass

@@ -210,7 +210,7 @@ def is_for_types(test: ast.expr) -> bool:
     return ast.unparse(test) == "TYPE_CHECKING"
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-serve.lock"])
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-serve.lock", "requirements-jax.lock"])
 def test_there_is_no_address_in_the_locks(name):
     lock = (ROOT / name).read_text()
     assert "://" not in lock

@@ -97,11 +97,18 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train(*, after: tuple[int, int] = (0, 0), die: Callable[[], None] = kill):
+def train(
+    *,
+    after: tuple[int, int] = (0, 0),
+    die: Callable[[], None] = kill,
+    p: knobs.Params | None = None,
+    start: list[np.ndarray] | None = None,
+):
     """Train the CNN in the current folder, going on from a checkpoint there.
 
     Args:
         after: epoch and batch after which to `die`.
+        start: the weights to start with, in place of random ones.
 
     Returns:
         The model, the result, and the rows that `on_epoch` was given.
@@ -119,10 +126,12 @@ def train(*, after: tuple[int, int] = (0, 0), die: Callable[[], None] = kill):
             if (self.epoch, batch) == after:
                 die()
 
-    p = params()
+    p = p or params()
     sizes = {"train": 20, "augmented": 40, "val": 10}
     data = {name: noise(Path(f"{name}.arrow"), count, seed=count) for name, count in sizes.items()}
     model = recipe.compiled(p, photographs=20)
+    if start is not None:
+        model.set_weights(start)
     phases = recipe.phases(p, **data)
     told: list[dict] = []
     checkpoint = Checkpoint(CHECKPOINT, fingerprint="one")

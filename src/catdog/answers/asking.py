@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from catdog.engines import openvino
+from catdog.engines import backend, openvino
 
 BATCH = 16  # photographs; more gains nothing on a processor
 TRUNK, HEAD = "trunk.xml", "head.xml"
@@ -173,7 +173,7 @@ def by_keras(model: Any, *, mirrored: bool = False) -> Network:
 
 
 def _in_keras(model: Any) -> _Run:
-    model.jit_compile = False  # slower on a processor
+    model.jit_compile = backend.compiles()
 
     def run(batches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
         for batch in batches:

@@ -14,7 +14,7 @@ from catdog.answers.asking import Network
 from catdog.answers.classifier import Classifier
 from catdog.base import files
 from catdog.base.errors import UserError, causes, first_line
-from catdog.engines import openvino, processor
+from catdog.engines import backend, openvino, processor
 
 PROFILE = "profile.npz"
 REFERENCE = "reference.npz"  # validation photographs, for `catdog drift`; no answer needs it
@@ -131,6 +131,7 @@ def read(file: Path) -> Any:
         UserError: the file or Keras is missing, or can't be loaded.
     """
     verify(file, None)
+    backend.keep_alone()
     try:
         import keras
     except ImportError as error:

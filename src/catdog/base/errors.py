@@ -41,8 +41,12 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 def of_the_machine(error: BaseException) -> str | None:
     """In one line, the lack of something that the machine should have; None if the error is of another kind."""
     for cause in causes(error):
-        # The latter is TensorFlow's.
-        if isinstance(cause, MemoryError) or type(cause).__name__ == "ResourceExhaustedError":
+        # The latter two are TensorFlow's and JAX's.
+        if (
+            isinstance(cause, MemoryError)
+            or type(cause).__name__ == "ResourceExhaustedError"
+            or str(cause).startswith("RESOURCE_EXHAUSTED")
+        ):
             return _OUT_OF_MEMORY
         for code, remedy in _REMEDIES.items():
             if getattr(cause, "errno", None) == code or os.strerror(code) in str(cause):

@@ -15,12 +15,14 @@ from rich.table import Table
 
 from catdog.base import params, paths
 from catdog.base.errors import UserError, first_line
-from catdog.engines import openvino, processor
+from catdog.engines import backend, openvino, processor
 from catdog.pictures.style import NAMES
 from catdog.pictures.wording import megabytes
 
 _ROOM = 5e9  # bytes of free disk that 25,000 photographs with all that is made of them take
 _MEMORY = 4e9  # bytes that a training takes at most
+_REMEDIES = {"tensorflow": "rm -rf .venv && make env", "jax": "make jax"}
+_WITH_GPU = {"tensorflow": "tensorflow[and-cuda]", "jax": "jax[cuda13]"}
 
 
 class Check(NamedTuple):
@@ -101,17 +103,20 @@ def _machine(p: params.Params) -> Iterator[Check]:
 
 
 def _gpus() -> Check:
+    package = backend.name()
+    name = {"tensorflow": "TensorFlow", "jax": "JAX"}.get(package, package)
     try:
         from catdog.training.loop import precision
 
         count = len(precision.gpu_capabilities())
     except ImportError as error:
-        return Check("TensorFlow", f"can't be imported: {first_line(error)}", "rm -rf .venv && make env")
+        return Check(name, f"can't be imported: {first_line(error)}", _REMEDIES.get(package, "unset KERAS_BACKEND"))
     if count:
-        return Check("TensorFlow", f"{version('tensorflow')}, {count} GPU{'s' if count > 1 else ''}")
+        return Check(name, f"{version(package)}, {count} GPU{'s' if count > 1 else ''}")
     idle = bool(shutil.which("nvidia-smi")) and not subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode
-    remedy = '.venv/bin/uv pip install "tensorflow[and-cuda]": there is a GPU that it does not see' if idle else ""
-    return Check("TensorFlow", f"{version('tensorflow')}, no GPU", remedy)
+    install = f'.venv/bin/uv pip install "{_WITH_GPU.get(package, package)}"'
+    remedy = f"{install}: there is a GPU that it does not see" if idle else ""
+    return Check(name, f"{version(package)}, no GPU", remedy)
 
 
 def _project(p: params.Params) -> tuple[list[Check], dict[str, bool]]:

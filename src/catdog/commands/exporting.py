@@ -14,7 +14,7 @@ from catdog.answers import form, inference, network
 from catdog.answers.classifier import Classifier
 from catdog.base import files, parallel, params, paths
 from catdog.base.errors import UserError
-from catdog.engines import openvino
+from catdog.engines import backend, openvino
 from catdog.photographs.shards import Shard
 from catdog.tracking import opening, served_files
 
@@ -37,8 +37,8 @@ def export(p: params.Params, reference: str, kind: str, out: Path | None) -> str
     """Write the model of a reference such as models:/catdog@champion to `out`; returns what was done, in words.
 
     Raises:
-        UserError: packages are missing, there is no such model, or the network answers otherwise than the model. Then
-            nothing is written.
+        UserError: packages are missing, there is no such model, Keras computes with another library than TensorFlow,
+            or the network answers otherwise than the model. Then nothing is written.
     """
     chosen = FORMATS[kind]
     out = out or Path(f"model{chosen.ending}")
@@ -48,6 +48,8 @@ def export(p: params.Params, reference: str, kind: str, out: Path | None) -> str
         raise UserError(
             f"{kind} needs {', '.join(missing)}: install the extra `export` (.venv/bin/uv pip install -e '.[export]')"
         )
+    if not backend.is_tensorflow():
+        raise UserError("Keras exports by way of TensorFlow: set KERAS_BACKEND=tensorflow for this command")
     test = Shard(paths.TEST)
     with tempfile.TemporaryDirectory() as folder:
         fetched = opening.fetch(reference, Path(folder) / "served")

@@ -2,22 +2,54 @@
 
 import functools
 import importlib.util
+import os
+import subprocess
 import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from catdog.base.errors import UserError
-from catdog.engines import processor
+from catdog.base.errors import UserError, first_line
+from catdog.engines import backend, processor
 
 
 def is_here() -> bool:
     return importlib.util.find_spec("openvino") is not None
+
+
+def exported(export: Callable[[Any, Path], None], model: Any, path: Path) -> None:
+    """`export(model, path)`, which is one of ours and exports by the function below, with any backend of Keras.
+
+    From JAX it would take TensorFlow. So there a process does it whose Keras computes with OpenVINO itself.
+
+    Raises:
+        UserError: that failed.
+    """
+    if backend.is_tensorflow():
+        export(model, path)
+        return
+    code = (
+        f"import sys, pathlib, keras; from {export.__module__} import {export.__name__} as export; "
+        "export(keras.saving.load_model(sys.argv[1], compile=False), pathlib.Path(sys.argv[2]))"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.keras"
+        model.save(file)
+        library = str(Path(__file__).parents[2])
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(file), str(path.resolve())],
+            env={**os.environ, "KERAS_BACKEND": "openvino", "PYTHONPATH": library},
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        problem = first_line(UserError("\n".join(reversed(done.stderr.splitlines()))))
+        raise UserError(f"the network can't be written for OpenVINO: {problem}")
 
 
 def export(model: Any, path: Path, *, dtype: str = "float32") -> None:

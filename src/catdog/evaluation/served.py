@@ -53,7 +53,7 @@ def _make(p: params.Params, name: str, folder: Path, *, train: Shard, val: Shard
     bfloat16 = precision.resolve(getattr(p, f"train_{name}").precision) == "mixed_bfloat16"
     folder.mkdir(parents=True)
     if openvino.is_here():
-        asking.export(model, folder)
+        openvino.exported(asking.export, model, folder)
         network = asking.by_openvino(folder, bfloat16=bfloat16, mirrored=mirrored)
     else:
         network, bfloat16 = in_keras, False

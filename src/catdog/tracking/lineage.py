@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from catdog.base import files
+from catdog.engines import backend
 
 _CODE = ("src", "params.yaml", "dvc.yaml", "requirements.lock")
 
@@ -16,7 +17,7 @@ def tags(inputs: list[Path]) -> dict[str, str]:
     return {
         **git(),
         **{f"dvc.{path.as_posix()}": files.md5(path) for path in inputs},
-        **{f"version.{package}": version(package) for package in ("tensorflow", "keras", "opencv-python-headless")},
+        **{f"version.{package}": version(package) for package in (backend.name(), "keras", "opencv-python-headless")},
         **({"DVC_EXP_NAME": os.environ["DVC_EXP_NAME"]} if os.environ.get("DVC_EXP_NAME") else {}),
     }
 
@@ -55,6 +56,6 @@ def of_report(*, runs: dict[str, dict[str, str]], inputs: list[Path]) -> dict:
         "dirty": code.get("git.dirty") == "True",
         "digests": {path.as_posix(): files.md5(path) for path in inputs},
         "runs": runs,
-        "versions": {package: version(package) for package in ("tensorflow", "keras", "mlflow", "dvc", "numpy")},
+        "versions": {package: version(package) for package in (backend.name(), "keras", "mlflow", "dvc", "numpy")},
         "machine": {"processor": machine(), "python": platform.python_version()},
     }

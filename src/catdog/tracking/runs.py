@@ -66,9 +66,29 @@ class TrainingRun:
         log_as(self._client, self._run.info.run_id, history, name="history.csv")
 
 
+class _UntoldRun(TrainingRun):
+    """Of a host that leaves it to the first one to tell MLflow."""
+
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def ids(self) -> dict[str, str]:
+        return {}
+
+    def epoch(self, row: dict[str, float]) -> None:
+        pass
+
+    def tags(self, values: dict[str, str]) -> None:
+        pass
+
+    def log(self, metrics: dict[str, float | str], *, history: Path) -> None:
+        pass
+
+
 @contextmanager
 def training(
-    client: mlflow.MlflowClient, p: params.Params, name: str, *, inputs: list[Path], fingerprint: str
+    client: mlflow.MlflowClient | None, p: params.Params, name: str, *, inputs: list[Path], fingerprint: str
 ) -> Iterator[TrainingRun]:
     """Open the run of a training: a new one, or the unfinished one that has this `fingerprint`.
 
@@ -76,12 +96,16 @@ def training(
     is ended as killed. A run that a failing store cut off stays as it is, to be gone on with.
 
     Args:
+        client: None gives a run that is told to nobody.
         inputs: shards that the training reads; their md5 becomes a tag, their photographs a dataset.
         fingerprint: what the training depends on.
 
     Raises:
         UserError: the store failed.
     """
+    if client is None:
+        yield _UntoldRun()
+        return
     with store.answering(_TRAINING_IS_SAFE):
         parent = _parent(client)
         note = paths.open_run(name)

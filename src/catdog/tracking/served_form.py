@@ -21,6 +21,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from catdog.answers import form
 from catdog.answers.classifier import Classifier
 from catdog.base.errors import UserError, first_line
+from catdog.engines import backend
 from catdog.tracking import patience, served_files, serving
 
 # The part of the library that answers: serving.py and all that it imports. An edit elsewhere changes no version.
@@ -29,6 +30,7 @@ SHIPPED = (
     "base/files.py",
     "base/text.py",
     "photographs/photos.py",
+    "engines/backend.py",
     "engines/openvino.py",
     "engines/processor.py",
     "answers/asking.py",
@@ -41,7 +43,7 @@ SHIPPED = (
 )
 _LIBRARY = Path(__file__).parents[1]
 _NEEDS = (
-    *("mlflow", "tensorflow", "keras", "openvino", "numpy", "pandas"),
+    *("mlflow", "keras", "openvino", "numpy", "pandas"),
     *("opencv-python-headless", "pillow", "simplejpeg", "threadpoolctl"),
 )
 _KEY, _DIGEST = "served_key", "served_sha256"  # tags of the logged model
@@ -72,7 +74,7 @@ def log(
     with tempfile.TemporaryDirectory() as folder:
         code = _shipped(Path(folder))
         # MLflow would take half a minute to find these out.
-        packages = [f"{package}=={version(package)}" for package in _NEEDS]
+        packages = [f"{package}=={version(package)}" for package in (*_NEEDS, backend.name())]
         key = hashlib.sha256(json.dumps([config, packages, served_files.digest(code)]).encode()).hexdigest()
         run = client.get_run(run_id)
         for logged in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):

@@ -2,12 +2,7 @@
 
 from typing import Any
 
-import keras
 from keras import layers
-
-
-def fused_is_available() -> bool:
-    return keras.backend.backend() == "tensorflow"
 
 
 class FusedBatchNormalization(layers.BatchNormalization):

@@ -8,16 +8,13 @@ import keras
 class FusedAdamW(keras.optimizers.AdamW):
     """`keras.optimizers.AdamW`, with the same variables in the same order and the same updates.
 
-    Keras' own computes them on other backends, and where several devices share a training.
+    Keras' own computes them where several devices share a training.
     """
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        if keras.backend.backend() != "tensorflow" or self.amsgrad:
-            super().update_step(gradient, variable, learning_rate)
-            return
         import tensorflow as tf
 
-        if tf.distribute.has_strategy():
+        if self.amsgrad or tf.distribute.has_strategy():
             super().update_step(gradient, variable, learning_rate)
             return
         index = self._get_variable_index(variable)

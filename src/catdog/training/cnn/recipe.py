@@ -5,28 +5,27 @@ from collections.abc import Callable
 import keras
 
 from catdog.base import params
+from catdog.engines import backend
 from catdog.photographs import shards
-from catdog.training.cnn import network, optimizer
-from catdog.training.cnn.normalization import fused_is_available
-from catdog.training.loop import batches, fitting, precision, strategies
+from catdog.training.cnn import network
+from catdog.training.cnn.optimizer import FusedAdamW
+from catdog.training.loop import batches, fitting, hosts, precision, strategies
 
 
 def compiled(p: params.Params, *, photographs: int) -> keras.Model:
     """The CNN, compiled for training on `photographs` an epoch: AdamW, with weight decay on kernels alone."""
     t = p.train_cnn
     keras.utils.set_random_seed(p.base.seed)
-    keras.config.set_dtype_policy(precision.resolve(t.precision))
+    # Hosts may differ in their processors, and train one network.
+    keras.config.set_dtype_policy(hosts.shared(lambda: precision.for_training(t.precision).encode()).decode())
     rate = one_cycle(t.learning_rate, steps=sum(t.epochs) * batches.steps(photographs, t.batch_size))
+    fused = backend.is_tensorflow()  # whose kernels they are
     with strategies.scope(p.train.strategy):
-        model = network.cnn(t, fused=fused_is_available())
-        adamw = optimizer.FusedAdamW(rate, weight_decay=t.weight_decay)
+        model = network.cnn(t, fused=fused)
+        adamw = (FusedAdamW if fused else keras.optimizers.AdamW)(rate, weight_decay=t.weight_decay)
         adamw.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-        # XLA is slower than TensorFlow's own kernels on CPU.
         model.compile(
-            adamw,
-            loss=keras.losses.BinaryCrossentropy(label_smoothing=t.label_smoothing),
-            metrics=fitting.metrics(),
-            jit_compile=False,
+            adamw, loss=keras.losses.BinaryCrossentropy(label_smoothing=t.label_smoothing), **fitting.measured()
         )
     return model
 

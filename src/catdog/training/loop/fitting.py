@@ -11,7 +11,8 @@ import pandas as pd
 
 from catdog.base.errors import UserError
 from catdog.base.progress import EpochBar
-from catdog.training.loop import strategies
+from catdog.engines import backend
+from catdog.training.loop import hosts, strategies
 from catdog.training.loop.checkpoints import Checkpoint, State
 
 
@@ -62,7 +63,7 @@ def fit(
 ) -> Result:
     """Train the compiled `model` through `phases` and leave it with its best weights, those of the lowest val_loss.
 
-    On one CPU the same seed gives the same weights to the last bit; on a GPU TensorFlow does not promise that.
+    On one CPU the same seed gives the same weights to the last bit; on a GPU no backend promises that.
 
     Args:
         model: its metrics include `accuracy` and `log_loss`, as `metrics` has them.
@@ -91,6 +92,7 @@ def fit(
         if state.stopped:
             break
         batches, val = phase.load()
+        _build(model, val)
         for epoch in epochs[max(0, state.epoch - epochs[0] + 1) :]:
             row = _epoch(model, phase, epoch, batches(epoch), val, bar)
             state.epoch = epoch
@@ -104,26 +106,42 @@ def fit(
             on_epoch(row)
             if state.stopped:
                 break
+    hosts.meet()
     model.set_weights(state.best_weights)
     history = pd.DataFrame(state.history).astype({"epoch": int, "image_size": int})
     return Result(history=history, best_epoch=state.best_epoch, seconds=state.seconds)
 
 
+def _build(model: keras.Model, val: Any) -> None:
+    """Have Keras build what it else builds by a look at the first batch of an epoch.
+
+    On JAX that look puts batches which threads prepare in another order, and leaves some out.
+    """
+    if backend.is_jax():
+        hosts.meet()
+        replicas = strategies.replicas(model)
+        first = strategies.EvenBatches(val, replicas=replicas, weighted=True)[0] if replicas > 1 else val[0]
+        with strategies.scope_of(model):
+            model.test_on_batch(*first)
+
+
 def _epoch(model: keras.Model, phase: Phase, epoch: int, batches: Any, val: Any, bar: EpochBar) -> dict[str, float]:
+    hosts.meet()
     started = time.perf_counter()
     bar.start(epoch, phase.name, phase.steps)
     replicas = strategies.replicas(model)
-    fitted = model.fit(
-        strategies.EvenBatches(batches, replicas=replicas) if replicas > 1 else batches,
-        epochs=1,
-        verbose=0,
-        # The batches have their order already; Keras would mix them by a state that no checkpoint keeps.
-        shuffle=False,
-        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=bar.step)],
-    )
-    trained = time.perf_counter() - started
+    with strategies.scope_of(model):
+        fitted = model.fit(
+            strategies.EvenBatches(batches, replicas=replicas) if replicas > 1 else batches,
+            epochs=1,
+            verbose=0,
+            # The batches have their order already; Keras would mix them by a state that no checkpoint keeps.
+            shuffle=False,
+            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=bar.step)],
+        )
+        trained = time.perf_counter() - started
+        val_metrics = _evaluate(model, val)
     train_metrics = {name: values[-1] for name, values in fitted.history.items()}
-    val_metrics = _evaluate(model, val)
     row = {
         "epoch": epoch,
         "image_size": phase.image_size,
@@ -145,11 +163,20 @@ def _evaluate(model: keras.Model, val: Any) -> dict[str, float]:
     replicas = strategies.replicas(model)
     if replicas == 1:
         return model.evaluate(val, verbose=0, return_dict=True)
+    if backend.is_jax():
+        weighted = strategies.EvenBatches(val, replicas=replicas, weighted=True)
+        return model.evaluate(weighted, verbose=0, return_dict=True)
     # Here `evaluate` would average over devices, as if each had had as many photographs as the others.
     shared = strategies.EvenBatches(val, replicas=replicas)
     probabilities = model.predict(shared, verbose=0)[shared.originals()]
     labels = np.concatenate([val[index][1] for index in range(len(val))])
     return {metric.name: float(metric(labels, probabilities)) for metric in metrics()}
+
+
+def measured() -> dict[str, Any]:
+    """What a model is compiled with beside its optimizer and loss: `metrics`, and whether by XLA."""
+    # On JAX an evaluation that devices share has weights.
+    return {"weighted_metrics" if backend.is_jax() else "metrics": metrics(), "jit_compile": backend.compiles()}
 
 
 def metrics() -> list[keras.metrics.Metric]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 
 from catdog.base import files, paths
-from catdog.training.loop import convergence, fitting
+from catdog.training.loop import convergence, fitting, hosts
 
 
 def leave(
@@ -19,6 +19,8 @@ def leave(
     **also: float | str,
 ) -> dict[str, float | str]:
     """Write models/NAME, metrics/train_NAME.json and plots/history_NAME.csv; returns the metrics.
+
+    Of several hosts the first one writes.
 
     Args:
         run: `run_id` and `experiment_id`, for models/NAME/run.json.
@@ -38,6 +40,8 @@ def leave(
         **also,
         "file_bytes": 0,
     }
+    if not hosts.is_first():
+        return metrics
     with files.replacing_folder(paths.model(name)) as folder:
         file = folder / paths.MODEL_FILE
         model.save(file)

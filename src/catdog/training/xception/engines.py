@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from catdog.engines import openvino
+from catdog.engines import backend, openvino
 from catdog.training.loop.precision import gpu_capabilities
 
 # Batches of pixels, uint8 (n, size, size, 3), to batches of features, float32, in the same order.
@@ -29,7 +29,7 @@ def _keras_engine(model: keras.Model, *, image_size: int, precision: str) -> Eng
 
     network = keras.models.clone_model(model, clone_function=with_precision)
     network.set_weights(model.get_weights())
-    network.jit_compile = False  # several times slower on a CPU, and a minute of compiling on a GPU
+    network.jit_compile = backend.compiles()  # of TensorFlow: slower on a CPU, and a minute of compiling on a GPU
 
     def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for batch in batches:
@@ -53,12 +53,17 @@ class OpenVinoEngine:
         return features
 
 
+def export(model: keras.Model, path: Path) -> None:
+    """Write a network from pixels to features for OpenVINO."""
+    openvino.export(model, path, dtype="uint8")
+
+
 def _openvino_engine(model: keras.Model, *, image_size: int, precision: str) -> Engine:
     pixels = keras.Input((image_size, image_size, 3))
     whole = keras.Model(pixels, model(keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels), training=False))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.xml"
-        openvino.export(whole, path, dtype="uint8")
+        openvino.exported(export, whole, path)
         network = openvino.read(path)
     return OpenVinoEngine(openvino.Program(network, bfloat16=precision == "mixed_bfloat16", apart=True))
 

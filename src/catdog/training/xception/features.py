@@ -6,15 +6,17 @@ the sha256 of its JPEG, whichever shard holds it; a variant, or a copy of anothe
 photographs that are gone stay until the folder is removed, which is safe at any time.
 """
 
+import functools
 import hashlib
+import io
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec
 
 import keras
 import numpy as np
@@ -25,12 +27,14 @@ from catdog.base.errors import UserError
 from catdog.base.progress import track
 from catdog.photographs import photos, tables
 from catdog.photographs.shards import Shard
+from catdog.training.loop import hosts
 from catdog.training.loop.precision import resolve
 from catdog.training.xception import engines
 
 _RECIPE = 2  # raise it when pixels are turned into features in another way: what was kept before is then left aside
 _ROWS_PER_FILE = 256  # what a kill can cost
 _FULL_FILE = 4096  # rows from which a file is left as it is; smaller ones are put together
+_P = ParamSpec("_P")
 
 
 class Extracted(NamedTuple):
@@ -41,6 +45,26 @@ class Extracted(NamedTuple):
     seconds: float  # wall time of computing them all, whenever that was
 
 
+def _by_the_first_host(extract: Callable[_P, Extracted]) -> Callable[_P, Extracted]:
+    """Of several hosts the first one computes and keeps them, and gives them to the others."""
+
+    @functools.wraps(extract)
+    def on_each_host(*given: _P.args, **knobs: _P.kwargs) -> Extracted:
+        if hosts.count() == 1:
+            return extract(*given, **knobs)
+        with np.load(io.BytesIO(hosts.shared(lambda: _packed(extract(*given, **knobs)))), allow_pickle=False) as told:
+            return Extracted(told["rows"], str(told["engine"]), float(told["seconds"]))
+
+    return on_each_host
+
+
+def _packed(extracted: Extracted) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **extracted._asdict())
+    return file.getvalue()
+
+
+@_by_the_first_host
 def extract(
     shards: list[Shard],
     *,

@@ -142,9 +142,4 @@ def fine_tune(
 
 
 def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    model.compile(
-        optimizer,
-        loss=keras.losses.BinaryCrossentropy(),
-        metrics=fitting.metrics(),
-        jit_compile=False,
-    )
+    model.compile(optimizer, loss=keras.losses.BinaryCrossentropy(), **fitting.measured())
