@@ -113,10 +113,8 @@ def _join() -> "_Host":
         "process_id": os.environ.get("JAX_PROCESS_ID") or os.environ.get("JOB_COMPLETION_INDEX"),
     }
     try:
-        jax.distributed.initialize(
-            **{name: int(value) for name, value in known.items() if value is not None},  # type: ignore[arg-type]
-            initialization_timeout=_SECONDS_TO_COME,
-        )
+        numbers: dict[str, Any] = {name: int(value) for name, value in known.items() if value is not None}
+        jax.distributed.initialize(**numbers, initialization_timeout=_SECONDS_TO_COME)
         number, devices = jax.process_index(), jax.local_device_count()
         peers = _connect(number, jax.process_count(), str(global_state.coordinator_address).rpartition(":")[0])
     except (RuntimeError, ValueError, OSError) as error:
