@@ -119,6 +119,7 @@ def content(tmp_path):
         "histories": {"cnn": history, "xception": history},
         "pictures": {"curves": tmp_path / "curves.png", "roc": tmp_path / "missing.png"},
         "params": {
+            "augment": {"cutmix": {"probability": 0.5}},
             "base": {"seed": 7, "classes": ["cat", "dog"]},
             "train_cnn": {"dropout": 0.2},
             "evaluate": dict(KNOBS),
