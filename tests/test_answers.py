@@ -597,7 +597,7 @@ def test_where_openvino_fails_keras_answers_and_says_why(tiny, monkeypatch, caps
     def failing(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(openvino, "compile", failing)
+    monkeypatch.setattr(openvino, "Program", failing)
     assert probabilities(answers(tiny)) == pytest.approx(expected(tiny.keras_file, PHOTOGRAPHS), abs=1e-6)
     why = str(error).splitlines()[0]
     assert capsys.readouterr().err == f"notice: Keras answers, more slowly: OpenVINO can't run here ({why})\n"
