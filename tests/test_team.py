@@ -40,6 +40,8 @@ for run in client.search_runs(experiments):
     found["runs"][run.info.run_id] = [run.info.status, run.data.metrics, run.data.params, run.data.tags]
 print(json.dumps(found, sort_keys=True))
 """
+LOOK = f"{BIN}/python -c '{STATE}' 2> ../look.log"
+PREDICT = "catdog predict new 2> ../predict.log"
 
 
 class Member:
@@ -103,6 +105,8 @@ def origin(tmp_path: Path) -> Path:
     made = small_project.make(tmp_path / "origin")
     params = yaml.safe_load((made.folder / "params.yaml").read_text())
     params["promote"] |= OPEN_GATES
+    params["train_cnn"] |= {"epochs": [1, 2], "patience": 3}
+    params["train_xception"] |= {"epochs": 3, "patience": 3, "seeds": 1}
     (made.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     made.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qam", "open gates")
     made.run("git", "clone", "-q", "--bare", ".", tmp_path / "origin.git")
@@ -139,16 +143,15 @@ def test_a_team_follows_the_page(tmp_path: Path, origin: Path) -> None:
         berta.is_now("carl")
         assert berta.run("catdog history") == before
         only_one_line(berta.run("catdog rollback --why mine", fails=True))
-        only_one_line(berta.run("catdog promote catdog-xception/1 --why mine", fails=True))
-        answers = berta.run("catdog predict new")
+        only_one_line(berta.run("catdog promote catdog-cnn/1 --why mine", fails=True))
+        answers = berta.run(PREDICT)
         berta.env["MLFLOW_TRACKING_PASSWORD"] = "wrong"
-        said = berta.run("catdog predict new", fails=True)
+        said = berta.run("catdog history", fails=True)
         only_one_line(said)
         assert "does not know carl by this password (401): set MLFLOW_TRACKING_USERNAME" in said
         berta.is_now("berta")
-        assert berta.run("catdog history") == before
         assert "berta" in before
-        state = berta.run(f"{BIN}/python -c '{STATE}'")
+        state = berta.run(LOOK)
         server.follow("Backup")
 
     with machine(tmp_path / "second") as server:
@@ -156,16 +159,15 @@ def test_a_team_follows_the_page(tmp_path: Path, origin: Path) -> None:
         server.follow("The server")
         server.follow("Restore")
         berta.meets(server)
-        restored = berta.run(f"{BIN}/python -c '{STATE}'")
-        assert json.loads(restored) == json.loads(state)
+        assert berta.run(LOOK) == state
         assert set(json.loads(state)["aliases"]["catdog"]) == {"champion", "previous"}
-        for version in json.loads(state)["versions"]:
-            assert "broken" not in berta.run(f"catdog trace {version}")
+        assert set(json.loads(state)["versions"]) == {"catdog-cnn/1", "catdog-xception/1", "catdog/1", "catdog/2"}
+        berta.run("catdog trace catdog/2")
         assert berta.run("catdog history") == before
         anna.meets(server)
-        only_one_line(anna.run("catdog promote catdog-xception/1 --why mine", fails=True))
+        only_one_line(anna.run("catdog promote catdog-cnn/1 --why mine", fails=True))
         carl = cloned("carl", server)
         carl.env |= {key: value for key, value in berta.env.items() if key.startswith(("MLFLOW_", "AWS_"))}
         carl.is_now("carl")
         assert "up to date" in carl.run("dvc pull && catdog fetch photos.zip && dvc repro")
-        assert carl.run("catdog predict new") == answers
+        assert carl.run(PREDICT) == answers
