@@ -107,14 +107,13 @@ def _join() -> "_Host":
     import jax
     from jax._src.distributed import global_state
 
-    known = {
-        "num_processes": os.environ.get("JAX_NUM_PROCESSES"),
-        # The second is what Kubernetes sets in an indexed job.
-        "process_id": os.environ.get("JAX_PROCESS_ID") or os.environ.get("JOB_COMPLETION_INDEX"),
-    }
+    # The last is what Kubernetes sets in an indexed job. What is left open JAX finds out.
+    variables = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JOB_COMPLETION_INDEX")
+    number_of_all, mine, index = (int(os.environ[name]) if name in os.environ else None for name in variables)
     try:
         jax.distributed.initialize(
-            **{name: int(value) for name, value in known.items() if value is not None},  # type: ignore[arg-type]
+            num_processes=number_of_all,
+            process_id=index if mine is None else mine,
             initialization_timeout=_SECONDS_TO_COME,
         )
         number, devices = jax.process_index(), jax.local_device_count()
