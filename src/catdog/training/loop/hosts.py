@@ -107,14 +107,15 @@ def _join() -> "_Host":
     import jax
     from jax._src.distributed import global_state
 
-    known = {
-        "num_processes": os.environ.get("JAX_NUM_PROCESSES"),
-        # The second is what Kubernetes sets in an indexed job.
-        "process_id": os.environ.get("JAX_PROCESS_ID") or os.environ.get("JOB_COMPLETION_INDEX"),
-    }
+    # The last is what Kubernetes sets in an indexed job. What is left open JAX finds out.
+    variables = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JOB_COMPLETION_INDEX")
+    number_of_all, mine, index = (int(os.environ[name]) if name in os.environ else None for name in variables)
     try:
-        numbers: dict[str, Any] = {name: int(value) for name, value in known.items() if value is not None}
-        jax.distributed.initialize(**numbers, initialization_timeout=_SECONDS_TO_COME)
+        jax.distributed.initialize(
+            num_processes=number_of_all,
+            process_id=index if mine is None else mine,
+            initialization_timeout=_SECONDS_TO_COME,
+        )
         number, devices = jax.process_index(), jax.local_device_count()
         peers = _connect(number, jax.process_count(), str(global_state.coordinator_address).rpartition(":")[0])
     except (RuntimeError, ValueError, OSError) as error:
