@@ -155,7 +155,8 @@ def test_a_training_on_four_devices_goes_on_after_a_kill(folder, one):
 def test_without_jax_a_line_says_how_to_get_it(folder):
     """As far as anybody can find out, it is not installed."""
     code = "import sys; sys.modules['jax'] = None; from catdog.commands import cli; cli.main()"
-    (folder / "params.yaml").write_text((REPOSITORY / "params.yaml").read_text())
+    for name in ("params.yaml", "dvc.yaml"):
+        (folder / name).write_text((REPOSITORY / name).read_text())
     done = subprocess.run(
         [sys.executable, "-c", code, "doctor"],
         cwd=folder,
