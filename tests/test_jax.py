@@ -1,8 +1,6 @@
 """Keras on JAX: the whole pipeline without TensorFlow, the same training, one device or several."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -150,18 +148,3 @@ def test_a_training_on_four_devices_goes_on_after_a_kill(folder, one):
     again = train(folder / "killed", "whole", devices=4)
     assert again["devices"] == 4
     assert_same(again, one, within=1e-3)
-
-
-def test_without_jax_a_line_says_how_to_get_it(folder):
-    """As far as anybody can find out, it is not installed."""
-    code = "import sys; sys.modules['jax'] = None; from catdog.commands import cli; cli.main()"
-    for name in ("params.yaml", "dvc.yaml"):
-        (folder / name).write_text((REPOSITORY / name).read_text())
-    done = subprocess.run(
-        [sys.executable, "-c", code, "doctor"],
-        cwd=folder,
-        env=environment(COLUMNS="300"),
-        capture_output=True,
-        text=True,
-    )
-    assert "make jax" in done.stdout, done.stderr
