@@ -100,7 +100,7 @@ def started(folder: Path, code: str, *arguments: str, env: dict[str, str]) -> su
 def ended(process: subprocess.Popen, *, status: int = 0) -> str:
     """What a process has said, which should end with this status."""
     try:
-        said = "\n".join(process.communicate(timeout=300))
+        said = "\n".join(process.communicate(timeout=900))
     except subprocess.TimeoutExpired:
         process.kill()
         said = "\n".join(process.communicate())

@@ -4,12 +4,14 @@ The same script is started once on each host. JAX makes one training of them; be
 to the first. Through it all get what the first one alone has, wait for each other, and learn at once that one is gone.
 """
 
+import atexit
 import functools
 import os
 import queue
 import secrets
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -50,10 +52,10 @@ def together(main: Callable[[], None]) -> Callable[[], None]:
         _here = _join()
         try:
             main()
-        except UserError:
-            raise
-        except Exception:
-            time.sleep(_SECONDS_OF_DOUBT)  # JAX fails as well where a host is gone, and can't say so in a line
+        except BaseException as error:
+            if not isinstance(error, UserError | KeyboardInterrupt | SystemExit):
+                time.sleep(_SECONDS_OF_DOUBT)  # JAX fails as well where a host is gone, and can't say so in a line
+            _here.abandon()
             raise
         _here.leave()
 
@@ -193,6 +195,14 @@ class _Host:
         with suppress(RuntimeError):
             jax.distributed.shutdown()
 
+    def abandon(self) -> None:
+        """Let the others end at once, and this process when it has said why: JAX would have it wait for them."""
+        self._over = True
+        for peer in self._peers.values():
+            with suppress(OSError):
+                peer.shutdown(socket.SHUT_RDWR)
+        atexit.register(_exit)
+
     def _tell(self, kind: bytes, data: bytes = b"") -> None:
         for peer in self._peers.values():
             peer.sendall(_HEADER.pack(kind, len(data)) + data)
@@ -225,6 +235,11 @@ class _Host:
             with suppress(OSError):  # the one that is gone
                 peer.sendall(_HEADER.pack(_GONE, len(str(gone))) + str(gone).encode())
         os._exit(1)
+
+
+def _exit() -> NoReturn:
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def _read(peer: socket.socket, size: int) -> bytes:
