@@ -43,7 +43,7 @@ def test_workflows_and_hooks_run_what_a_developer_runs():
     hooks = [hook["entry"] for repo in yaml.safe_load(HOOKS.read_text())["repos"] for hook in repo["hooks"]]
     runs = [line for workflow in WORKFLOWS for step in steps(workflow) for line in step.get("run", "").splitlines()]
     called = {line for line in [*hooks, *runs] if line.startswith("make ")}
-    assert called == {"make lint", "make check", "make test", "make env"}
+    assert called == {"make lint", "make check", "make test", "make env", "make jax"}
     for command in called:
         asked = subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True)
         assert asked.returncode == 0, asked.stderr
