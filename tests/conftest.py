@@ -2,12 +2,16 @@
 
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import uvicorn
 
 from catdog.base import params
 from catdog.photographs import photos, shards
@@ -24,6 +28,19 @@ def photograph(seed: int, size: tuple[int, int] = (96, 72)) -> np.ndarray:
 
 def jpeg(seed: int, size: tuple[int, int] = (96, 72)) -> bytes:
     return photos.encode(photograph(seed, size))
+
+
+@contextmanager
+def listening(app) -> Iterator[str]:
+    """The address of an application that runs meanwhile."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture(autouse=True)

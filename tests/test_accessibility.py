@@ -2,16 +2,12 @@
 
 import io
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-import uvicorn
-from conftest import ROOT
+from conftest import ROOT, listening
 from PIL import Image
 from review_fixtures import application
 from test_demo import SAMPLES, judge, trained
@@ -31,19 +27,6 @@ FOCUSED = """() => {
   const name = shown.textContent.trim().replace(/\\s+/g, " ");
   return [shown === document.body, getComputedStyle(shown).outlineStyle, name];
 }"""
-
-
-@contextmanager
-def listening(app) -> Iterator[str]:
-    """The address of an application that runs meanwhile."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture

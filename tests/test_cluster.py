@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import test_prepare
 from conftest import ROOT, jpeg, photograph
+from test_parallel import DEADLY, double, double_or_die, double_or_raise, negative
 
 from catdog.answers import asking
 from catdog.answers.classifier import Classifier
@@ -26,7 +26,6 @@ from catdog.photographs import photos, shards
 from catdog.preparation import archives, travel
 
 pytest.importorskip("distributed")
-DEADLY = {9, 41}
 
 
 def dask(folder: Path, **settings) -> AbstractContextManager[dask_here.Dask]:
@@ -42,29 +41,9 @@ def two_workers(tmp_path_factory):
 # Of the modules that workers can import, as all that is sent to them.
 
 
-def double(item: int) -> int:
-    return 2 * item
-
-
 def double_slowly(item: int) -> int:
     time.sleep(0.002)
     return 2 * item
-
-
-def double_or_die(item: int) -> int:
-    if item in DEADLY:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * item
-
-
-def double_or_raise(item: int) -> int:
-    if item in DEADLY:
-        raise ValueError(f"not {item}")
-    return 2 * item
-
-
-def negative(item: int) -> int:
-    return -item
 
 
 def who(chunk: list[int]) -> list[int]:

@@ -2,16 +2,13 @@
 
 import base64
 import dataclasses
-import threading
-import time
 from pathlib import Path
 
 import cv2
 import keras
 import numpy as np
 import pytest
-import uvicorn
-from conftest import jpeg, photograph
+from conftest import jpeg, listening, photograph
 from starlette.testclient import TestClient
 from training_fixtures import params
 
@@ -221,15 +218,8 @@ def test_a_model_that_was_changed_is_not_shown(store):
 @pytest.fixture(scope="module")
 def address(judges, trained):
     """Where the page runs, on loopback."""
-    application = demo.create(judges, SAMPLES, hosts=["127.0.0.1"], trained=trained)
-    server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with listening(demo.create(judges, SAMPLES, hosts=["127.0.0.1"], trained=trained)) as found:
+        yield found
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -1,10 +1,7 @@
 """The page of `catdog review` in a browser: a person with a keyboard, at a person's pace."""
 
-import threading
-import time
-
 import pytest
-import uvicorn
+from conftest import listening
 from review_fixtures import CORRECTIONS, application, recorded
 
 pytest_plugins = ["review_fixtures"]
@@ -14,14 +11,8 @@ READY = "body:not([data-busy])"
 @pytest.fixture
 def address(session):
     """Where the page runs, on loopback."""
-    server = uvicorn.Server(uvicorn.Config(application(session), host="127.0.0.1", port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with listening(application(session)) as found:
+        yield found
 
 
 @pytest.fixture
